@@ -1,0 +1,274 @@
+"""Scoring in Python: prompts in, predictions out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .artefact import ArtefactError, Assay, load_artefact
+from .backends import BACKENDS, Backend, open_backend
+from .decision import Prediction, decide, probabilities
+from .prompts import Prompt, PromptError, Rendered, parse_messages, render
+from .windows import PromptWindows, Windower, pool_logits
+
+if TYPE_CHECKING:
+    from .artefact import OperatingPoint
+
+BATCH_TOKENS = 2048
+"""Padded tokens in one call of the network: small batches stay in a CPU's cache."""
+
+
+class LogitScorer:
+    """Rendered texts to pooled logits. Training calibrates through this same class, so that nothing can differ."""
+
+    def __init__(self, windower: Windower, backend: Backend, pad_id: int, batch_tokens: int = BATCH_TOKENS) -> None:
+        self.windower = windower
+        self._backend = backend
+        self._pad_id = pad_id
+        self._batch_tokens = batch_tokens
+
+    @classmethod
+    def open(cls, folder: Path, assay: Assay, backend: str = "auto", device: str | None = None) -> LogitScorer:
+        """The scorer over an artefact's model files."""
+        import json
+
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pad_id = config.get("pad_token_id") or 0
+        return cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, list[PromptWindows], list[int]]:
+        """Pooled logits `[prompts, labels]`, each prompt's windows, and which of them scored highest."""
+        import torch
+
+        prompts = self.windower(texts)
+        owner = np.repeat(np.arange(len(prompts)), [len(prompt.ids) for prompt in prompts])
+        window_logits = self._run([ids for prompt in prompts for ids in prompt.ids])
+        pooled = pool_logits(torch.from_numpy(window_logits), torch.from_numpy(owner), len(prompts)).numpy()
+        highest = np.logaddexp(0.0, window_logits).sum(axis=1)
+        first = np.concatenate([[0], np.cumsum([len(prompt.ids) for prompt in prompts])])
+        top = [int(highest[first[i] : first[i + 1]].argmax()) for i in range(len(prompts))]
+        return pooled, prompts, top
+
+    def _run(self, windows: list[list[int]]) -> np.ndarray:
+        """Logits of each window, in order: sorted by length inside, so that little is padded."""
+        order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+        parts = []
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and len(windows[order[end]]) * (end + 1 - start) <= self._batch_tokens:
+                end += 1
+            parts.append(self._backend(*pad([windows[i] for i in order[start:end]], self._pad_id)))
+            start = end
+        logits = np.concatenate(parts)
+        result = np.empty_like(logits)
+        result[order] = logits
+        return result
+
+
+def pad(windows: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and attention mask, both int64 `[windows, longest]`."""
+    ids = np.full((len(windows), max(map(len, windows))), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, window in enumerate(windows):
+        ids[row, : len(window)] = window
+        mask[row, : len(window)] = 1
+    return ids, mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    assay: Assay
+    point: OperatingPoint
+    scorer: LogitScorer
+
+
+class PromptClassifier:
+    """A trained artefact, ready to score prompts of any length in any number.
+
+    It opens its artefact at the first use, so that it can be pickled into a worker; `load` opens it at once. It may
+    be shared by threads. A prompt's score does not depend on the prompts beside it (float32: within 1e-5).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        backend: str = "auto",
+        operating_point: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f'backend "{backend}" is unknown; known: {", ".join(BACKENDS)}')
+        self.path = Path(path)
+        self.backend = backend
+        self.operating_point = operating_point
+        self.device = device
+        self._loaded: _Loaded | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str = "auto",
+        operating_point: str | None = None,
+        device: str | None = None,
+    ) -> PromptClassifier:
+        """Open the artefact in the folder `path`.
+
+        Args:
+            path: the folder.
+            backend: what runs the network.
+            operating_point: where `flagged` is drawn, such as `fpr-1pct`; the artefact's default where not given.
+            device: a torch device such as `cpu` or `cuda:0`; an accelerator is used where there is one.
+
+        Raises:
+            ArtefactError: the folder is not a sound artefact, or lacks the operating point.
+        """
+        classifier = cls(path, backend=backend, operating_point=operating_point, device=device)
+        classifier._open()
+        return classifier
+
+    @property
+    def assay(self) -> Assay:
+        """What the artefact says of itself."""
+        return self._open().assay
+
+    @property
+    def point_name(self) -> str:
+        """The operating point in use."""
+        return self.operating_point or self.assay.default_point
+
+    def classify(self, prompts: Iterable[Prompt]) -> list[Prediction]:
+        """Score prompts (strings or lists of messages, mixed), in order.
+
+        Raises:
+            PromptError: a prompt cannot be scored; the message gives its place.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("classify takes a list of prompts: classify([prompt])")
+        results = self.classify_each(prompts)
+        for number, result in enumerate(results):
+            if isinstance(result, PromptError):
+                raise PromptError(f"prompts[{number}]: {result}") from result
+        return [result for result in results if isinstance(result, Prediction)]
+
+    def classify_each(self, prompts: Iterable[Any]) -> list[Prediction | PromptError]:
+        """Like `classify`, with a `PromptError` in the place of each prompt that cannot be scored.
+
+        A `PromptError` among the prompts (a row that could not even be read) stays in its place.
+        """
+        results: list[Prediction | PromptError] = []
+        rendered: list[Rendered] = []
+        for prompt in prompts:
+            try:
+                if isinstance(prompt, PromptError):
+                    raise prompt
+                rendered.append(render(prompt))
+                results.append(_PENDING)
+            except PromptError as error:
+                results.append(error)
+        predictions = iter(self._predict(rendered))
+        return [next(predictions) if result is _PENDING else result for result in results]
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Score a batch of columns, as Ray Data, Spark and Beam hand them over.
+
+        Args:
+            batch: has a column `text`, or `messages` (lists, or JSON text), or both, one of them null in each row.
+
+        Returns:
+            The columns given and those of a prediction, with `error` (null where the row was scored).
+        """
+        texts, messages = batch.get("text"), batch.get("messages")
+        if texts is None and messages is None:
+            raise KeyError(f'the batch needs a column "text" or "messages"; it has: {", ".join(batch)}')
+        size = len(texts if texts is not None else messages)  # type: ignore[arg-type]
+        prompts = [
+            row_prompt(None if texts is None else texts[i], None if messages is None else messages[i])
+            for i in range(size)
+        ]
+        rows = [self.columns_of(result) for result in self.classify_each(prompts)]
+        names = self.column_names()
+        return {**batch, **{name: _column([row[name] for row in rows]) for name in names}}
+
+    def column_names(self) -> list[str]:
+        """The columns that a prediction becomes in a table, in order."""
+        head = ["distillation", *self.assay.labels, "labels", "flagged", "uncertain"]
+        return [*head, "n_tokens", "n_windows", "truncated", "top_window", "stage", "model", "error"]
+
+    def columns_of(self, result: Prediction | PromptError) -> dict[str, Any]:
+        """One row of a table: a prediction's fields, or nulls and the reason in `error`."""
+        row: dict[str, Any] = dict.fromkeys(self.column_names())
+        row["model"] = self.assay.fingerprint
+        if isinstance(result, PromptError):
+            return row | {"error": str(result)}
+        fields = result.to_dict()
+        return row | fields.pop("scores") | fields | {"stage": "encoder"}
+
+    def _predict(self, rendered: list[Rendered]) -> list[Prediction]:
+        if not rendered:
+            return []
+        loaded = self._open()
+        logits, windows, top = loaded.scorer([prompt.text for prompt in rendered])
+        categories, distillation = probabilities(loaded.assay, logits)
+        return [
+            Prediction(
+                **decide(loaded.assay, loaded.point, categories[i], distillation[i]),
+                n_tokens=windows[i].n_tokens,
+                n_windows=len(windows[i].ids),
+                truncated=windows[i].truncated,
+                top_window=prompt.raw_span(*windows[i].spans[top[i]]),
+            )
+            for i, prompt in enumerate(rendered)
+        ]
+
+    def _open(self) -> _Loaded:
+        with self._lock:
+            if self._loaded is None:
+                assay = load_artefact(self.path)
+                point = assay.point(self.operating_point)
+                try:
+                    scorer = LogitScorer.open(self.path, assay, self.backend, self.device)
+                except (OSError, ValueError, KeyError) as error:
+                    raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error
+                self._loaded = _Loaded(assay, point, scorer)
+            return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_loaded", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _loaded=None, _lock=threading.Lock())
+
+
+_PENDING = PromptError("not scored yet")
+
+
+def row_prompt(text: Any, messages: Any) -> Any:
+    """A row's prompt where it may stand in either column, or the `PromptError` that says why it has none."""
+    if messages is None or messages == "" or (text is not None and text != ""):
+        return text
+    try:
+        return parse_messages(messages)
+    except PromptError as error:
+        return error
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """A column as an array: numbers as such, all else (and all with nulls) as objects."""
+    if all(isinstance(value, bool | int | float) for value in values) and values:
+        return np.asarray(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column

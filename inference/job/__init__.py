@@ -1,0 +1,1 @@
+"""The batch job: files of prompts in, one row out for every row in."""

@@ -1,0 +1,78 @@
+"""The network in training: windows in, pooled prompt logits and their loss out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from data.records import CATEGORIES
+from inference.windows import pool_logits
+
+from .config import EncoderConfig
+from .encoders import BaseEncoder
+from .losses import multilabel_loss
+
+MICRO_BATCH_TOKENS = 4096
+
+
+class PromptModel(nn.Module):
+    """A sequence classifier over windows, pooled to prompts as the scorer pools.
+
+    The windows of a step go through the network sorted by length in slices of about `MICRO_BATCH_TOKENS`, so that
+    hardly any padding is computed; the loss is one for the whole step, so that every prompt counts by its weight
+    and not by its length.
+    """
+
+    def __init__(self, network: PreTrainedModel, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.network = network
+        self.label_smoothing = label_smoothing
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        owner: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Loss, and logits `[prompts, labels]`."""
+        window_logits = self._window_logits(input_ids, attention_mask)
+        logits = pool_logits(window_logits, owner, len(labels))
+        return {"loss": multilabel_loss(logits, labels, weight, self.label_smoothing), "logits": logits}
+
+    def _window_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        lengths, order = attention_mask.sum(dim=1).sort(stable=True)
+        sizes = lengths.tolist()
+        parts = []
+        start = 0
+        while start < len(sizes):
+            end = start + 1
+            while end < len(sizes) and sizes[end] * (end + 1 - start) <= MICRO_BATCH_TOKENS:
+                end += 1
+            rows, longest = order[start:end], sizes[end - 1]
+            output = self.network(input_ids=input_ids[rows, :longest], attention_mask=attention_mask[rows, :longest])
+            parts.append(output.logits.float())
+            start = end
+        return torch.cat(parts)[order.argsort()]
+
+
+def open_network(encoder: BaseEncoder, config: EncoderConfig) -> PreTrainedModel:
+    """The encoder with a fresh classification head, frozen as configured."""
+    network = AutoModelForSequenceClassification.from_pretrained(
+        encoder.folder,
+        num_labels=len(CATEGORIES),
+        id2label=dict(enumerate(CATEGORIES)),
+        label2id={name: i for i, name in enumerate(CATEGORIES)},
+        problem_type="multi_label_classification",
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    base = network.base_model
+    if config.freeze_embeddings:
+        base.get_input_embeddings().requires_grad_(False)
+    for layer in base.encoder.layer[: config.freeze_layers] if config.freeze_layers else []:
+        layer.requires_grad_(False)
+    return network
