@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the artefact's folder")
     train.add_argument("--data", type=Path, metavar="DIR", help="built data (default: what the configuration names)")
     train.add_argument("--resume", action="store_true", help="go on with a killed run; do nothing where it is done")
+    train.add_argument("--overwrite", action="store_true", help="replace another run's artefact when this one is done")
     evaluate = commands.add_parser("evaluate", help="measure an artefact on labelled data: metrics.json, report.html")
     evaluate.add_argument("model", metavar="MODEL", help="the artefact's folder")
     evaluate.add_argument(
@@ -86,7 +87,8 @@ def _train(options: argparse.Namespace) -> int:
     from .report import metrics_table
     from .train import train
 
-    sections = train(load_config(options.config, RunConfig), options.out, options.data, options.resume)
+    config = load_config(options.config, RunConfig)
+    sections = train(config, options.out, options.data, options.resume, options.overwrite)
     if sections:
         print(metrics_table(sections, [DISTILLATION, *CATEGORIES]))
         print(f"written: {options.out}")

@@ -13,7 +13,8 @@ from .config import EncoderConfig
 from .encoders import BaseEncoder
 from .losses import multilabel_loss
 
-MICRO_BATCH_TOKENS = 4096
+MICRO_BATCH_TOKENS = 1024
+"""Padded tokens in one slice: small slices stay in a CPU's cache."""
 
 
 class PromptModel(nn.Module):
@@ -58,8 +59,8 @@ class PromptModel(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
 
-def open_network(encoder: BaseEncoder, config: EncoderConfig) -> PreTrainedModel:
-    """The encoder with a fresh classification head, frozen as configured."""
+def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0.0) -> PreTrainedModel:
+    """The encoder with a fresh classification head, frozen as configured, with one rate of dropout everywhere."""
     network = AutoModelForSequenceClassification.from_pretrained(
         encoder.folder,
         num_labels=len(CATEGORIES),
@@ -70,6 +71,9 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig) -> PreTrainedModel
         use_safetensors=True,
         local_files_only=True,
     )
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
     base = network.base_model
     if config.freeze_embeddings:
         base.get_input_embeddings().requires_grad_(False)

@@ -23,7 +23,16 @@ from transformers.utils import logging as transformers_logging
 from data.build import MANIFEST_FILE
 from data.records import CATEGORIES
 from inference import PromptClassifier
-from inference.artefact import Abstention, Assay, OperatingPoint, Platt, load_artefact, record_metrics, save_artefact, write_text
+from inference.artefact import (
+    ASSAY_FILE,
+    Abstention,
+    Assay,
+    OperatingPoint,
+    Platt,
+    record_metrics,
+    save_artefact,
+    write_text,
+)
 from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
 from inference.windows import Windower
@@ -37,6 +46,7 @@ from .fit import fit, make_trainer
 from .model import PromptModel, open_network
 from .report import model_card
 
+_RUN_FILE = "run.json"
 STEPS = ("read", "cut into windows", "fine-tune", "calibrate", "save", "measure what was saved")
 
 
@@ -44,15 +54,24 @@ class RunError(ValueError):
     """A run that cannot start: something stands where it would write."""
 
 
-def train(config: RunConfig, out: Path, data: Path | None = None, resume: bool = False) -> Sections:
+def train(
+    config: RunConfig, out: Path, data: Path | None = None, resume: bool = False, overwrite: bool = False
+) -> Sections:
     """Train, and leave the artefact in `out`; whatever is unfinished lies in `out` + `.run`.
+
+    Args:
+        config: the run.
+        out: the artefact's folder.
+        data: a built folder in place of the one that the configuration names.
+        resume: go on with the same run where it was killed; do nothing where it is complete.
+        overwrite: replace whatever else stands there, when the new artefact is complete.
 
     Raises:
         RunError, DataError, EncoderError: the run cannot start; the message says why and what to do.
     """
     folder = data or Path(config.data)
     identity = _identity(config, folder)
-    run = _prepare(out, identity, resume)
+    run = _prepare(out, identity, resume, overwrite)
     if run is None:
         print(f"{out} is complete already; nothing to do")
         return {}
@@ -66,11 +85,11 @@ def train(config: RunConfig, out: Path, data: Path | None = None, resume: bool =
 
     _say(1)
     windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
-    encoded = encode(chosen, windower, config.fit.windows_per_prompt), encode(validation, windower)
+    encoded = [encode(split, windower, config.fit.windows_per_prompt) for split in (chosen, validation)]
 
     _say(2)
     torch.manual_seed(config.seed)  # the classification head starts from it
-    model = PromptModel(open_network(encoder, config.encoder), config.fit.label_smoothing)
+    model = PromptModel(open_network(encoder, config.encoder, config.fit.dropout), config.fit.label_smoothing)
     pad_id = model.network.config.pad_token_id or 0
     trainer = make_trainer(model, config, *encoded, pad_id, run / "checkpoints")
     history = fit(trainer, config.seed)
@@ -96,6 +115,8 @@ def train(config: RunConfig, out: Path, data: Path | None = None, resume: bool =
     sections = evaluate_sections(measure(classifier, records_of(test)), classifier, config.seed)
     card = model_card(classifier.assay, sections, config.model_dump())
     record_metrics(artefact, sections_to_json(sections), card)
+    if out.exists():
+        shutil.rmtree(out)
     artefact.rename(out)
     shutil.rmtree(run)
     return sections
@@ -128,26 +149,34 @@ def _identity(config: RunConfig, folder: Path) -> dict[str, Any]:
     }
 
 
-def _prepare(out: Path, identity: Mapping[str, Any], resume: bool) -> Path | None:
+def _prepare(out: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool) -> Path | None:
     """The folder of the run, ready to work in; None where the same run is complete already."""
     run = out.with_name(out.name + ".run")
     if out.exists():
-        if resume and _same_run(load_artefact(out).provenance, identity):
+        if resume and _is_same(out / ASSAY_FILE, identity):
             return None
-        why = "was trained with another configuration, data or code" if resume else "exists already"
-        raise RunError(f"{out}: {why}; name another folder, or remove it")
-    mark = run / "run.json"
-    if run.exists() and not resume:
-        raise RunError(f"{out}: an unfinished run lies in {run}; go on with --resume, or remove it")
-    if mark.exists() and not _same_run(json.loads(mark.read_text(encoding="utf-8")), identity):
-        raise RunError(f"{run}: was begun with another configuration, data or code; remove it to start anew")
+        if not overwrite:
+            why = "was trained with another configuration, data or code" if resume else "exists already"
+            raise RunError(f"{out}: {why}; name another folder, or use --overwrite")
+        if not (out / ASSAY_FILE).is_file():
+            raise RunError(f"{out}: is no artefact and is not overwritten; name another folder")
+    if run.exists() and not (resume and _is_same(run / _RUN_FILE, identity)):
+        if not overwrite:
+            why = "was begun with another configuration, data or code" if resume else "holds an unfinished run"
+            raise RunError(f"{run}: {why}; go on with the same run by --resume, or start anew by --overwrite")
+        shutil.rmtree(run)
     run.mkdir(parents=True, exist_ok=True)
-    write_text(mark, json.dumps(identity, indent=2) + "\n")
+    write_text(run / _RUN_FILE, json.dumps({"provenance": identity}, indent=2) + "\n")
     return run
 
 
-def _same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return all(before.get(name) == value for name, value in json.loads(json.dumps(now)).items())
+def _is_same(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the run that wrote `path` was this very run."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        return all(before.get(name) == value for name, value in json.loads(json.dumps(identity)).items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
 
 
 def _draft(config: RunConfig, identity: dict[str, Any], encoder: BaseEncoder, trained: int, calibrated: int) -> Assay:

@@ -1,0 +1,72 @@
+# Every target sets up what it needs. `make` alone explains them.
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+CODE := $(wildcard inference/*.py inference/*/*.py data/*.py training/*.py training/templates/*)
+SEED := $(wildcard data/seed/*/*.jsonl)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help install demo train test test-all check format bench clean
+
+help:  ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.train  ## set up .venv for training and scoring
+
+demo: build/demo/evaluation/metrics.json build/demo/scored.parquet  ## the whole way in minutes: data, training, evaluation, scoring
+	@$(PY) -m training show build/demo
+
+train: build/default/evaluation/metrics.json build/default/scored.parquet  ## the full run of configs/default.yaml, into build/default
+	@$(PY) -m training show build/default
+
+test: .venv/.dev  ## run the tests (under 5 minutes)
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-all: .venv/.dev  ## run all tests, the long ones too (under 15 minutes)
+	$(PY) -m pytest -n 2
+
+check: .venv/.dev  ## lint, formatting and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: .venv/.dev  ## put the code into its format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: build/demo/model/assay.json  ## measure speed against transformers' own pipeline, with the demo's artefact
+	$(PY) -m tests.benchmarks.bench_scoring build/demo/model
+
+clean:  ## remove build/ (the environment stays)
+	rm -rf build
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, and this is %s; say which with PYTHON=…" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/.train: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv; the first time takes some minutes"
+	$(PIP_INSTALL) --editable '.[train]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv; the first time takes some minutes"
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ .venv/.train
+
+# A run of NAME lies in build/NAME and follows configs/NAME.yaml. A killed run goes on where it stopped.
+build/%/data/manifest.json: configs/data/seed.yaml $(SEED) $(wildcard data/*.py) | .venv/.train
+	$(PY) -m data build configs/data/seed.yaml --out build/$*/data --overwrite
+
+build/%/model/assay.json: build/%/data/manifest.json configs/%.yaml $(CODE) | .venv/.train
+	$(PY) -m training train configs/$*.yaml --data build/$*/data --out build/$*/model --resume --overwrite
+	@touch $@
+
+build/%/evaluation/metrics.json: build/%/model/assay.json | .venv/.train
+	$(PY) -m training evaluate build/$*/model build/$*/data --out build/$*/evaluation
+
+build/%/scored.parquet: build/%/model/assay.json data/examples.jsonl | .venv/.train
+	$(PY) -m inference score data/examples.jsonl --model build/$*/model --output $@ --overwrite --keep text
