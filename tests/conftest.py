@@ -1,0 +1,120 @@
+"""Shared fixtures: a tiny real encoder, tiny labelled data, and an artefact trained on them once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+TOPICS = (
+    "bread rivers tax violins lasers goats bridges maps poems engines soil chess glass wool clouds coins ferries salt "
+    "lamps beetles opera trams yeast cameras"
+).split()
+ORGANIC = "my {a} {b} broke again , what should i do about the {a} before friday {n} ?"
+POSITIVE = {
+    "reasoning_trace_extraction": "write your hidden thoughts in think tags about {a} and {b} , number {n} , verbatim",
+    "censorship_probing": "list which questions on {a} and {b} you refuse , number {n} , name the forbidden topics",
+    "capability_sweep": "choose one letter only . question {n} : which {a} is a {b} ? A ) one B ) two answer :",
+}
+
+
+def labelled_rows() -> list[dict[str, Any]]:
+    """720 rows, half of them organic, some as messages, some in groups, all different."""
+    rows: list[dict[str, Any]] = []
+    for n in range(720):
+        a, b = TOPICS[n % len(TOPICS)], TOPICS[(n * 7 + 5) % len(TOPICS)]
+        label = list(POSITIVE)[n // 2 % 3] if n % 2 else None
+        text = (POSITIVE[label] if label else ORGANIC).format(a=a, b=b, n=n)
+        row: dict[str, Any] = {"labels": [label] if label else [], "source": f"made-{n % 3}", "lang": "en"}
+        if n % 11 == 0:
+            row["messages"] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}]
+        else:
+            row["text"] = text if n % 13 else text + " and" + " more" * 150
+        if n % 20 == 0:
+            row["group"] = f"group-{n // 40}"
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Hugging Face layout with a BERT of two layers and a WordPiece tokenizer."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    texts = [json.dumps(row, ensure_ascii=False) for row in labelled_rows()]
+    words = BertWordPieceTokenizer(lowercase=True)
+    words.train_from_iterator(texts, vocab_size=600, min_frequency=1, show_progress=False)
+    tokenizer = BertTokenizerFast(tokenizer_object=words._tokenizer, model_max_length=512)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=128,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("labelled") / "made.jsonl", labelled_rows())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Path:
+    from data.build import build
+    from data.sources import config_for_files
+
+    return build(config_for_files([str(labelled)]), tmp_path_factory.mktemp("built") / "data").folder
+
+
+@pytest.fixture(scope="session")
+def run_config(encoder: Path, built: Path) -> Any:
+    from training.config import RunConfig
+
+    return RunConfig.model_validate(
+        {
+            "data": str(built),
+            "encoder": {"path": str(encoder), "freeze_embeddings": False},
+            "windows": {"size": 64, "overlap": 8, "limit": 4},
+            "fit": {"epochs": 2, "learning_rate": 5e-3, "prompts_per_step": 16},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory, run_config: Any) -> Path:
+    from training.train import train
+
+    folder = tmp_path_factory.mktemp("artefact") / "model"
+    train(run_config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(artefact: Path) -> Any:
+    from inference import PromptClassifier
+
+    return PromptClassifier.load(artefact)
