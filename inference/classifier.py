@@ -54,7 +54,7 @@ class LogitScorer:
         pooled = pool_logits(torch.from_numpy(window_logits), torch.from_numpy(owner), len(prompts)).numpy()
         highest = np.logaddexp(0.0, window_logits).sum(axis=1)
         first = np.concatenate([[0], np.cumsum([len(prompt.ids) for prompt in prompts])])
-        top = [int(highest[first[i] : first[i + 1]].argmax()) for i in range(len(prompts))]
+        top = [_first_highest(highest[first[i] : first[i + 1]]) for i in range(len(prompts))]
         return pooled, prompts, top
 
     def _run(self, windows: list[list[int]]) -> np.ndarray:
@@ -72,6 +72,11 @@ class LogitScorer:
         result = np.empty_like(logits)
         result[order] = logits
         return result
+
+
+def _first_highest(values: np.ndarray) -> int:
+    """The first of the highest values; windows of one content differ by rounding, and the batch must not decide."""
+    return int((values >= values.max() - 1e-4).argmax())
 
 
 def pad(windows: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,7 @@ def test_threads_share_one_classifier(artefact):
 
 def test_transformers_opens_the_artefact_too(artefact, classifier):
     pipe = pipeline("text-classification", model=str(artefact), top_k=None, device="cpu")
-    plain = {item["label"]: item["score"] for item in pipe("my bread broke again")}
+    plain = {item["label"]: item["score"] for item in pipe(["my bread broke again"])[0]}
     logits, _, _ = classifier._open().scorer(["my bread broke again"])
     expected = dict(zip(classifier.assay.labels, sigmoid(logits[0]), strict=True))
     assert plain == pytest.approx(expected, abs=1e-6)

@@ -204,7 +204,7 @@ def test_an_output_that_exists_is_kept_unless_asked(artefact, tmp_path, capsys):
     write_jsonl(tmp_path / "in.jsonl", ROWS[:2])
     assert score(artefact, tmp_path / "in.jsonl", "--resume", out) == 2
     assert "scored from other input" in capsys.readouterr().err
-    assert score(artefact, out, "--overwrite", out) == 2
+    assert score(artefact, tmp_path / "in.jsonl", "--overwrite", tmp_path / "in.jsonl") == 2
     assert "is an input of this job" in capsys.readouterr().err
 
 

@@ -82,7 +82,7 @@ def score(options: ScoreOptions) -> ScoreResult:
     keep = check_keep(options.keep, classifier)
     columns = [choose_columns(options, keep, path) for path in files]
     inputs = [InputFile.of(path) for path in files]
-    types = {**_types(classifier), **dict.fromkeys(keep)}
+    types = {**_types(classifier), **dict.fromkeys(keep)}  # None: inferred from the values
     output = Output(target, types)
     identity = _identity(options, classifier, keep)
     if output.stands(identity, inputs, resume=options.resume, overwrite=options.overwrite):
@@ -300,7 +300,7 @@ def _types(classifier: PromptClassifier) -> dict[str, Any]:
         "model": pa.string(),
         "error": pa.string(),
     }
-    return {name: kinds.get(name, pa.float64()) for name in classifier.column_names()}
+    return {"id": pa.string(), **{name: kinds.get(name, pa.float64()) for name in classifier.column_names()}}
 
 
 def _kept_types(path: Path, keep: tuple[str, ...]) -> dict[str, Any]:
