@@ -22,7 +22,12 @@ from .split import SPLITS, assign, check_splits, clusters
 
 MANIFEST_FILE = "manifest.json"
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_TYPES = {"messages": _MESSAGES, "labels": pa.list_(pa.string()), "judged": pa.list_(pa.string()), "weight": pa.float64()}
+_TYPES = {
+    "messages": _MESSAGES,
+    "labels": pa.list_(pa.string()),
+    "judged": pa.list_(pa.string()),
+    "weight": pa.float64(),
+}
 
 
 class BuildError(ValueError):

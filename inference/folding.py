@@ -28,8 +28,8 @@ _NON_ASCII_RUN = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
 
 # Letters of other scripts that look like a Latin letter in common fonts. Chosen by eye for this project.
 _LOOKALIKES = str.maketrans(
-    "асеорхуіјѕһԁԛԝӏ" "АВСЕНІЈКМОРЅТХУҮ" "αινορτυχ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" "օսհո" "ɑɡ",
-    "aceopxyijshdqwl" "ABCEHIJKMOPSTXYY" "aivoptux" "ABEZHIKMNOPTYX" "ouhn" "ag",
+    "асеорхуіјѕһԁԛԝӏАВСЕНІЈКМОРЅТХУҮαινορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧօսհոɑɡ",
+    "aceopxyijshdqwlABCEHIJKMOPSTXYYaivoptuxABEZHIKMNOPTYXouhnag",
 )
 _LOOKALIKE = re.compile("[" + "".join(map(chr, _LOOKALIKES)) + "]")
 _WORD = re.compile(r"\w+")

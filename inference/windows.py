@@ -70,7 +70,8 @@ class Windower:
         """Windows of each text, in order."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
-            self._cut(encoding.ids, encoding.offsets, len(text)) for encoding, text in zip(encodings, texts, strict=True)
+            self._cut(encoding.ids, encoding.offsets, len(text))
+            for encoding, text in zip(encodings, texts, strict=True)
         ]
 
     def _cut(self, ids: list[int], offsets: list[tuple[int, int]], length: int) -> PromptWindows:

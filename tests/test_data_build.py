@@ -91,8 +91,12 @@ def test_duplicates_are_kept_as_evidence(labelled, tmp_path):
     source = write_jsonl(tmp_path / "in.jsonl", rows + extra)
     assert main(["build", str(source), "--out", str(tmp_path / "out")]) == 0
     removed = pq.read_table(tmp_path / "out" / "removed.parquet").to_pylist()
-    ids = {row["text"]: row["id"] for row in (*removed, *(r for part in rows_of(tmp_path / "out").values() for r in part))}
-    assert [(row["reason"], row["evidence"]) for row in removed if row["text"] == extra[0]["text"]] == [("duplicate", ids[rows[2]["text"]])]
+    ids = {
+        row["text"]: row["id"] for row in (*removed, *(r for part in rows_of(tmp_path / "out").values() for r in part))
+    }
+    assert [(row["reason"], row["evidence"]) for row in removed if row["text"] == extra[0]["text"]] == [
+        ("duplicate", ids[rows[2]["text"]])
+    ]
     assert sorted(row["reason"] for row in removed) == ["conflicting labels", "conflicting labels", "duplicate"]
 
 
@@ -120,7 +124,9 @@ def test_wrong_use(labelled, tmp_path, monkeypatch, capsys, arguments, status, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "made.jsonl").write_bytes(labelled.read_bytes())
     write_jsonl(tmp_path / "one.jsonl", [{"text": "x", "labels": []}])
-    (tmp_path / "list.yaml").write_text("sources: [{name: a, files: [made.jsonl], colour: red}]\nsplits: {calibration: 2}\n")
+    (tmp_path / "list.yaml").write_text(
+        "sources: [{name: a, files: [made.jsonl], colour: red}]\nsplits: {calibration: 2}\n"
+    )
     (tmp_path / "here").mkdir()
     assert main(["build", *arguments]) == status
     assert message in capsys.readouterr().err
@@ -162,7 +168,9 @@ def test_the_check_finds_leaks():
         check_splits({"a": every[::2], "b": [r for r in every[1::2] if r.labels != ("censorship_probing",)]})
 
 
-@given(st.lists(st.sampled_from([record("a"), record("A "), record("a", ["capability_sweep"]), record("b")]), max_size=12))
+@given(
+    st.lists(st.sampled_from([record("a"), record("A "), record("a", ["capability_sweep"]), record("b")]), max_size=12)
+)
 def test_in_is_kept_and_removed(records):
     cleaned = remove_duplicates(records)
     assert len(cleaned.kept) + len(cleaned.removed) == len(records)

@@ -32,7 +32,9 @@ def test_labels_in_every_form(labels, expected):
 
 
 def test_defaults_and_extra_fields():
-    record = parse_record({"text": "x", "labels": [], "group": None, "weight": None, "ambiguous": True, "tier": "A"}, "file")
+    record = parse_record(
+        {"text": "x", "labels": [], "group": None, "weight": None, "ambiguous": True, "tier": "A"}, "file"
+    )
     assert (record.source, record.weight, record.group, record.judged) == ("file", 1.0, None, CATEGORIES)
     assert record.extra == {"ambiguous": True, "tier": "A"}
     assert len(record.id) == 16
@@ -66,7 +68,10 @@ def test_messages_as_list_and_as_json_text():
         ({"text": "x", "labels": [], "weight": "much"}, "weight is not a number"),
         ({"text": "x", "labels": [], "origin": "found"}, 'origin "found" is unknown'),
         ({"text": "x", "labels": [], "lang": 3}, "lang is not text"),
-        ({"text": "x", "labels": ["capability_sweep"], "judged": ["censorship_probing"]}, "judged lacks capability_sweep"),
+        (
+            {"text": "x", "labels": ["capability_sweep"], "judged": ["censorship_probing"]},
+            "judged lacks capability_sweep",
+        ),
     ],
 )
 def test_faults_are_named(row, reason):
@@ -77,7 +82,9 @@ def test_faults_are_named(row, reason):
 def test_all_faults_at_once_with_file_and_line(tmp_path, capsys):
     path = tmp_path / "bad.jsonl"
     good = json.dumps({"text": "fine", "labels": []})
-    path.write_text(f'{good}\n\n{{"text": "private words", "labels": ["x"], "weight": 7}}\nnot json\n{good[:-1]}, "lang": 1}}\n')
+    path.write_text(
+        f'{good}\n\n{{"text": "private words", "labels": ["x"], "weight": 7}}\nnot json\n{good[:-1]}, "lang": 1}}\n'
+    )
     assert main(["check", str(path)]) == 1
     out = capsys.readouterr().out
     faults = [line.removeprefix(str(path)) for line in out.splitlines() if line.startswith(str(path))]
@@ -93,7 +100,10 @@ def test_check_of_sound_files_shows_a_table(labelled, capsys):
 
 
 def test_the_same_records_from_every_format(tmp_path):
-    rows = [{"text": "a, b", "labels": ["capability_sweep"], "source": "s"}, {"text": "c\nd", "labels": [], "source": "s"}]
+    rows = [
+        {"text": "a, b", "labels": ["capability_sweep"], "source": "s"},
+        {"text": "c\nd", "labels": [], "source": "s"},
+    ]
     write_jsonl(tmp_path / "r.jsonl", rows)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
     (tmp_path / "r.csv").write_text('text,labels,source,lang\n"a, b","[""capability_sweep""]",s,\n"c\nd",[],s,\n')

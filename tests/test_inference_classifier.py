@@ -105,9 +105,7 @@ def test_threads_share_one_classifier(artefact):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: shared.classify(PROMPTS), range(8)))
     for result in results:
-        np.testing.assert_allclose(
-            [numbers(p) for p in result], [numbers(p) for p in results[0]], atol=1e-5, rtol=0
-        )
+        np.testing.assert_allclose([numbers(p) for p in result], [numbers(p) for p in results[0]], atol=1e-5, rtol=0)
 
 
 def test_transformers_opens_the_artefact_too(artefact, classifier):

@@ -65,7 +65,10 @@ def test_every_format_in_and_out_gives_the_same_rows(artefact, tmp_path):
                 rows = pq.read_table(out).to_pylist()
             else:
                 rows = [
-                    {k: None if v == "" else v if k in ("id", "stage", "model") else json.loads(v) for k, v in row.items()}
+                    {
+                        k: None if v == "" else v if k in ("id", "stage", "model") else json.loads(v)
+                        for k, v in row.items()
+                    }
                     for row in csv.DictReader(out.open(encoding="utf-8"))
                 ]
             assert list(rows[0]) == [*COLUMNS, "account"]
@@ -209,7 +212,9 @@ def test_an_output_that_exists_is_kept_unless_asked(artefact, tmp_path, capsys):
 
 
 def test_a_stopped_job_goes_on_to_the_same_bytes(artefact, tmp_path, few_rows_a_part, monkeypatch, capsys):
-    write_jsonl(tmp_path / "in.jsonl", [{"id": n, "text": f"bread number {n}", "k": n if n < 30 else "t"} for n in range(60)])
+    write_jsonl(
+        tmp_path / "in.jsonl", [{"id": n, "text": f"bread number {n}", "k": n if n < 30 else "t"} for n in range(60)]
+    )
     for suffix in ("jsonl", "parquet", "csv"):
         whole, pieces = tmp_path / f"whole.{suffix}", tmp_path / f"pieces.{suffix}"
         assert score(artefact, tmp_path / "in.jsonl", "--keep", "k", whole) == 0
@@ -261,7 +266,9 @@ def test_killed_for_real_and_resumed(artefact, tmp_path):
     assert pieces.read_bytes() == whole.read_bytes()
 
 
-def test_resuming_under_other_options_or_changed_input_is_refused(artefact, tmp_path, few_rows_a_part, monkeypatch, capsys):
+def test_resuming_under_other_options_or_changed_input_is_refused(
+    artefact, tmp_path, few_rows_a_part, monkeypatch, capsys
+):
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"bread {n}"} for n in range(30)])
     out = tmp_path / "out.jsonl"
     with monkeypatch.context() as patched:
@@ -328,7 +335,9 @@ def test_empty_input_gives_an_empty_output(artefact, tmp_path):
 
 
 def test_kept_columns_of_parquet_keep_their_type(artefact, tmp_path):
-    table = pa.table({"text": ["a b", "c d"], "when": pa.array([1, 2], pa.timestamp("ms")), "n": pa.array([1, None], pa.int8())})
+    table = pa.table(
+        {"text": ["a b", "c d"], "when": pa.array([1, 2], pa.timestamp("ms")), "n": pa.array([1, None], pa.int8())}
+    )
     pq.write_table(table, tmp_path / "in.parquet")
     assert score(artefact, tmp_path / "in.parquet", "--keep", "when", "n", tmp_path / "out.parquet") == 0
     schema = pq.read_schema(tmp_path / "out.parquet")

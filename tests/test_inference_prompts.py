@@ -14,7 +14,9 @@ SYSTEM_AND_USER = [{"role": "system", "content": "Be brief."}, {"role": "user", 
 TRICKY = st.text(
     st.one_of(
         st.characters(),
-        st.sampled_from("a b Zаеоｆｕｌｌ\u200b\u202e\u00ad\U000e0041\U000e007fé\u0301가ᄀ\u1161\u11a8ﾊ\uff9e\ud800\r\n²ﬁ，"),
+        st.sampled_from(
+            "a b Zаеоｆｕｌｌ\u200b\u202e\u00ad\U000e0041\U000e007fé\u0301가ᄀ\u1161\u11a8ﾊ\uff9e\ud800\r\n²ﬁ，"
+        ),
     ),
     max_size=60,
 )
@@ -34,7 +36,10 @@ def test_a_lone_user_message_reads_like_the_plain_prompt():
 
 def test_parts_that_are_no_text_become_markers_and_tool_calls_stay():
     messages = [
-        {"role": "User", "content": [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": "x"}]},
+        {
+            "role": "User",
+            "content": [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": "x"}],
+        },
         {"role": "assistant", "content": None, "tool_calls": [{"name": "look", "arguments": {"at": 1}}]},
     ]
     turns = normalise_messages(messages)
@@ -59,7 +64,9 @@ def test_hiding_does_not_help(hidden, seen):
     assert render_prompt(hidden) == seen
 
 
-@pytest.mark.parametrize("text", ["Как дела, где сосна?", "το άλφα και το ωμέγα", "می‌خواهم", "東京は今日も雨です", "ışık söndü"])
+@pytest.mark.parametrize(
+    "text", ["Как дела, где сосна?", "το άλφα και το ωμέγα", "می‌خواهم", "東京は今日も雨です", "ışık söndü"]
+)
 def test_real_scripts_stay_readable(text):
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
     assert render_prompt(text) == unicodedata.normalize("NFKC", visible)

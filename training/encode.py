@@ -54,9 +54,7 @@ def choose_prompts(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
     """At most `limit` rows, chosen by hash of their id: the same ones whatever else the data holds."""
     if limit is None or len(dataset) <= limit:
         return dataset
-    order = sorted(
-        range(len(dataset)), key=lambda i: hashlib.sha256(f"{seed}:{dataset[i]['id']}".encode()).digest()
-    )
+    order = sorted(range(len(dataset)), key=lambda i: hashlib.sha256(f"{seed}:{dataset[i]['id']}".encode()).digest())
     return dataset.select(sorted(order[:limit]))
 
 

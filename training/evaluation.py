@@ -197,6 +197,5 @@ def _source_sections(measured: Measured) -> Sections:
 def sections_to_json(sections: Sections) -> dict[str, dict[str, Any]]:
     """`{section: {metric: {value, low, high, n}}}`, as `metrics.json` holds it."""
     return {
-        name: {metric: estimate.to_json() for metric, estimate in section.items()}
-        for name, section in sections.items()
+        name: {metric: estimate.to_json() for metric, estimate in section.items()} for name, section in sections.items()
     }

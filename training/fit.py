@@ -33,9 +33,7 @@ _COMPLETE = "complete"
 class _MarkComplete(TrainerCallback):
     """The Trainer's checkpoints are not written in one stroke: a mark, set last, says that one is whole."""
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             (Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 

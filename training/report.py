@@ -91,7 +91,14 @@ def model_card(assay: Assay, sections: Sections, config: Mapping[str, Any]) -> s
         ]
         for name, point in assay.operating_points.items()
     ]
-    header = ["operating point", "threshold", "false positives in calibration", "95 % interval", "FPR on test", "recall on test"]
+    header = [
+        "operating point",
+        "threshold",
+        "false positives in calibration",
+        "95 % interval",
+        "FPR on test",
+        "recall on test",
+    ]
     return _TEMPLATES.get_template("model_card.md").render(
         assay=assay,
         metrics=metrics_table(sections, [DISTILLATION, *assay.labels]),
@@ -103,7 +110,11 @@ def model_card(assay: Assay, sections: Sections, config: Mapping[str, Any]) -> s
 def _sources(sections: Sections) -> list[tuple[str, Estimate | None, Estimate | None]]:
     """Sources with their recall and false-positive rate, the worst first."""
     rows = [
-        (name.removeprefix("source "), section.get("recall_at_fpr_1pct"), section.get("false_positive_rate_at_fpr_1pct"))
+        (
+            name.removeprefix("source "),
+            section.get("recall_at_fpr_1pct"),
+            section.get("false_positive_rate_at_fpr_1pct"),
+        )
         for name, section in sections.items()
         if name.startswith("source ")
     ]

@@ -81,7 +81,9 @@ def train(
     encoder = find_encoder(config.encoder)
     chosen = choose_prompts(load_split(folder, "train"), config.fit.max_prompts, config.seed)
     validation, calibration, test = (load_split(folder, split) for split in ("validation", "calibration", "test"))
-    print(f"train {len(chosen)}, validation {len(validation)}, calibration {len(calibration)}, test {len(test)} prompts")
+    print(
+        f"train {len(chosen)}, validation {len(validation)}, calibration {len(calibration)}, test {len(test)} prompts"
+    )
 
     _say(1)
     windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
@@ -137,9 +139,7 @@ def _identity(config: RunConfig, folder: Path) -> dict[str, Any]:
     """What makes two runs the same run."""
     manifest = folder / MANIFEST_FILE
     if not manifest.is_file():
-        raise DataError(
-            f"{folder}: no built data; run: python -m data build configs/data/seed.yaml --out {folder}"
-        )
+        raise DataError(f"{folder}: no built data; run: python -m data build configs/data/seed.yaml --out {folder}")
     content = json.loads(manifest.read_text(encoding="utf-8"))
     return {
         "config": config.model_dump(),

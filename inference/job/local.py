@@ -76,9 +76,7 @@ def score(options: ScoreOptions) -> ScoreResult:
     """
     target = Path(options.output)
     files = [path for path in find_files(options.inputs) if not _inside(path, target)]
-    classifier = PromptClassifier.load(
-        options.model, backend=options.backend, operating_point=options.operating_point
-    )
+    classifier = PromptClassifier.load(options.model, backend=options.backend, operating_point=options.operating_point)
     keep = check_keep(options.keep, classifier)
     columns = [choose_columns(options, keep, path) for path in files]
     inputs = [InputFile.of(path) for path in files]

@@ -21,9 +21,7 @@ class Output:
         self.kind, self.one_file = output_format(path)
         self.job_folder = path.with_name(path.name + ".job")
 
-    def stands(
-        self, identity: dict[str, Any], inputs: Sequence[InputFile], *, resume: bool, overwrite: bool
-    ) -> bool:
+    def stands(self, identity: dict[str, Any], inputs: Sequence[InputFile], *, resume: bool, overwrite: bool) -> bool:
         """Whether the output is complete already and nothing is left to do.
 
         Raises:
@@ -99,7 +97,9 @@ class Output:
         schema = common_schema([*standing, *map(self._part, waiting)], self.types)
         if standing and schema != (before := pyarrow.parquet.read_schema(standing[0]).remove_metadata()):
             changed = [field.name for field in schema if field != before.field(field.name)]
-            raise JobError(f"{self.path}: columns changed their type in the new files: {', '.join(changed)}; --overwrite")
+            raise JobError(
+                f"{self.path}: columns changed their type in the new files: {', '.join(changed)}; --overwrite"
+            )
         for name in waiting:
             part = self._part(name)
             moved = part.with_name(part.name + ".placing")

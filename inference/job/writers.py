@@ -45,9 +45,7 @@ def write_part(path: Path, kind: str, rows: Sequence[dict[str, Any]], types: dic
     temporary.replace(path)
 
 
-def join_parts(
-    parts: Sequence[Path], kind: str, types: dict[str, Any], output: Path, summary: dict[str, Any]
-) -> None:
+def join_parts(parts: Sequence[Path], kind: str, types: dict[str, Any], output: Path, summary: dict[str, Any]) -> None:
     """Join parts into one file at `output`, in order; `types` names the columns, with their Arrow types where known."""
     with output.open("wb") as stream:
         if kind == "parquet":
@@ -87,7 +85,9 @@ def _as_csv(rows: Iterable[Iterable[Any]]) -> bytes:
 
 def _cell(value: Any) -> Any:
     """A value as CSV holds it: JSON's own words for what is no text, nothing for null."""
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return (
+        "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    )
 
 
 def _clean(value: Any) -> Any:
