@@ -113,7 +113,8 @@ configs:
 
 # Labelled prompts for promptassay
 
-Built by `python -m data build`; fingerprint `{manifest["fingerprint"]}`. Labels: {", ".join(CATEGORIES)}; no label is organic.
+Built by `python -m data build`; fingerprint `{manifest["fingerprint"]}`.
+Labels: {", ".join(CATEGORIES)}; no label is organic.
 
 - read {records["read"]}, kept {records["kept"]}, removed: {removed} (see `removed.parquet`)
 - {sizes}; records of one `cluster` (joined by `group` or `pair`) share a split

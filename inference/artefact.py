@@ -118,7 +118,7 @@ class Assay:
             known = ", ".join(self.operating_points)
             raise ArtefactError(
                 f'this artefact has no operating point "{name}"; it has: {known}. A point at a false-positive rate '
-                "is written only where calibration held at least 3 / rate organic prompts: add organic prompts and train"
+                "is written only where calibration held at least 3 / rate organic prompts: add some and train again"
             )
         return self.operating_points[name]
 

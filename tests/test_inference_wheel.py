@@ -47,7 +47,7 @@ def test_scoring_in_a_fresh_environment(wheel, artefact, classifier, tmp_path):
     code = (
         "import importlib.util as u; from promptassay import PromptClassifier;"
         f"p = PromptClassifier.load({str(artefact)!r}).classify(['my bread broke again'])[0];"
-        "print(p.distillation, [n for n in ('data', 'training', 'datasets', 'evaluate', 'pydantic') if u.find_spec(n)])"
+        "print(p.distillation, [n for n in ('data', 'training', 'datasets', 'evaluate', 'accelerate') if u.find_spec(n)])"
     )
     done = subprocess.run([str(python), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     value, found = done.stdout.strip().split(" ", 1)

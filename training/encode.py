@@ -101,6 +101,7 @@ class Collator:
         self._pad_id = pad_id
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The arguments of `PromptModel.forward` for some encoded prompts."""
         ids, mask = pad([window for row in rows for window in row["windows"]], self._pad_id)
         owner = [number for number, row in enumerate(rows) for _ in row["windows"]]
         return {

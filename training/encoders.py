@@ -47,9 +47,7 @@ def _from_package(name: str) -> BaseEncoder:
     for file in package.files or []:
         if file.name == "model.safetensors":
             folder = Path(str(package.locate_file(file))).parent
-            return BaseEncoder(
-                _checked(folder, name), name, package.version, package.metadata.get("License", "unknown")
-            )
+            return BaseEncoder(_checked(folder, name), name, package.version, package.metadata["License"] or "unknown")
     raise EncoderError(f"the package {name} carries no model.safetensors; name a package that does, or a path")
 
 

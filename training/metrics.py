@@ -90,7 +90,7 @@ class Ranking:
 
 
 def bootstrap_weights(clusters: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Counts `[draws, n]` of a bootstrap that draws whole clusters, since prompts of one cluster are not independent."""
+    """Counts `[draws, n]` of a bootstrap over whole clusters: prompts of one cluster are not independent."""
     names, member = np.unique(clusters, return_inverse=True)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)

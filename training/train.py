@@ -93,7 +93,7 @@ def train(
     torch.manual_seed(config.seed)  # the classification head starts from it
     model = PromptModel(open_network(encoder, config.encoder, config.fit.dropout), config.fit.label_smoothing)
     pad_id = model.network.config.pad_token_id or 0
-    trainer = make_trainer(model, config, *encoded, pad_id, run / "checkpoints")
+    trainer = make_trainer(model, config, encoded[0], encoded[1], pad_id, run / "checkpoints")
     history = fit(trainer, config.seed)
     if not trainer.is_world_process_zero():
         return {}

@@ -28,6 +28,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Logits `[windows, labels]`; see `Backend`."""
         logits = self._model(
             input_ids=torch.from_numpy(input_ids).to(self._device),
             attention_mask=torch.from_numpy(attention_mask).to(self._device),

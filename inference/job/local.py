@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..artefact import Assay, OperatingPoint
+from ..artefact import OperatingPoint
 from ..classifier import PromptClassifier, row_prompt
-from ..prompts import PromptError, parse_messages
+from ..prompts import PromptError
 from .ledger import FileProgress, InputFile, JobError, Ledger, part_name
 from .output import Output
 from .readers import InputError, Row, column_names, count_rows, find_columns, find_files, read_rows

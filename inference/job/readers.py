@@ -54,7 +54,7 @@ def find_files(inputs: Iterable[str]) -> list[Path]:
                 raise InputError(f"{name}: unknown kind of file; known: {', '.join(SUFFIXES)}")
             found[path] = None
         else:
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (a Path cannot glob an absolute pattern)
             matches = [match for match in matches if match.is_file() and _kind(match)]
             if not matches:
                 raise InputError(f"{name}: no such file or folder")
