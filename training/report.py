@@ -29,7 +29,7 @@ METRIC_NAMES = {
     "recall_at_fpr_5pct": "recall at 5 % FPR",
     "recall_at_fpr_1pct": "recall at 1 % FPR",
     "recall_at_fpr_0.1pct": "recall at 0.1 % FPR",
-    "mean_source_recall_at_fpr_1pct": "the same, mean over sources",
+    "mean_source_recall_at_fpr_1pct": "recall at 1 %, source mean",
     "brier": "Brier score",
     "false_positive_rate": "false-positive rate",
     "false_positive_rate_at_fpr_1pct": "false-positive rate",
