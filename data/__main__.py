@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   see whether labelled files can be used, and what is in them:
@@ -14,44 +15,101 @@ EXAMPLES = """examples:
     python -m data build configs/data/seed.yaml --out build/data
   build splits from your own labelled files:
     python -m data build labelled.jsonl more/ --out build/data
+  add new files later, with every old record in the split that it is in, and keep a source for measuring alone:
+    python -m data build labelled.jsonl new.jsonl --previous build/data --hold-out-source blog --out build/data2
+  find likely label errors, mend them in the file that comes out, and build with what was mended:
+    python -m data audit build/data
+    python -m data build labelled.jsonl --corrections build/data.audit/suspects.jsonl --out build/data3
 
 exit status: 0 done, 1 the data has faults, 2 wrong use"""
+FILES_HELP = (
+    "JSONL, CSV or TSV (also .gz, .zst), Parquet, the folder of a saved datasets.Dataset; files, folders, globs, URLs"
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(
         prog="python -m data",
-        description="Labelled prompts: check them, and build splits to train on.",
+        description="Labelled prompts: check them, build splits to train on, audit the labels.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="print every fault as file:line: reason, and a table of what is there")
-    check.add_argument("files", nargs="+", metavar="FILE", help="JSONL (.gz too), Parquet or CSV, folders or globs")
-    build = commands.add_parser("build", help="build train, calibration, validation and test splits")
+    check = commands.add_parser(
+        "check",
+        help="print every fault as file:line: reason, what looks wrong, and tables of what is there",
+        description="Check labelled files. Faults keep a row from being used (exit 1); warnings are things to look at "
+        "(exit 0). Prompts are never printed. Memory stays bounded whatever the size of the files.",
+    )
+    check.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    check.add_argument("--format", choices=("text", "json"), default="text", help="for people or for programs")
+    _add_build(commands)
+    audit = commands.add_parser(
+        "audit",
+        help="rank likely label errors of built data, warn of shortcuts, say how repeated labels agree",
+        description="Audit a built folder. suspects.jsonl holds the records whose label is likely wrong, worst first, "
+        "as records: mend `labels` in it and give it to `data build --corrections`. Lines left as they are change "
+        "nothing.",
+    )
+    audit.add_argument("folder", type=Path, metavar="DIR", help="a folder that `data build` made")
+    audit.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: DIR.audit)")
+    audit.add_argument("--seed", type=int, default=0, help="another seed draws other folds (default: %(default)s)")
+    return top
+
+
+def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    build = commands.add_parser(
+        "build",
+        help="build train, calibration, validation and test splits",
+        description="Build splits: read, clean (repeats, near-duplicates, contradicting labels), join what belongs "
+        "together, split, check for leaks, write. The folder appears whole or not at all.",
+    )
     build.add_argument(
-        "sources", nargs="+", metavar="CONFIG|FILE", help="one YAML list of sources, or labelled files, folders, globs"
+        "sources", nargs="+", metavar="CONFIG|FILE", help=f"one YAML list of sources, or labelled files: {FILES_HELP}"
     )
     build.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to build")
     build.add_argument("--overwrite", action="store_true", help="replace a folder that an earlier build made")
-    return top
+    build.add_argument(
+        "--previous", type=Path, metavar="DIR", help="an earlier build: its records stay in the splits that they are in"
+    )
+    build.add_argument(
+        "--hold-out-source",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="put all of a source into test, so that nothing like it is trained on; may be repeated",
+    )
+    build.add_argument(
+        "--corrections",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="records whose labels replace those of the same text, as `data audit` writes them; may be repeated",
+    )
+    build.add_argument(
+        "--without", action="append", default=[], metavar="NAME", help="leave out a source of the list; may be repeated"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = parser().parse_args(arguments)
-    from inference.job.readers import InputError
+    from inference.job.files import InputError
 
     from .config import ConfigError
+    from .leaks import LeakError
+    from .manifest import ManifestError
+    from .remote import SourceError
     from .split import SplitError
 
+    commands = {"check": _check, "build": _build, "audit": _audit}
     try:
-        return _check(options.files) if options.command == "check" else _build(options)
-    except SplitError as error:
+        return commands[options.command](options)
+    except (SplitError, LeakError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ConfigError, InputError) as error:
+    except (ConfigError, InputError, ManifestError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -62,46 +120,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _check(names: Sequence[str]) -> int:
-    from inference.job.readers import find_files
+def _check(options: argparse.Namespace) -> int:
+    from .check import check
+    from .reading import labelled_files
 
-    from .manifest import count_axes, count_tables
-    from .records import load_records
-
-    files = find_files(names)
-    records, faults = load_records(files)
-    for fault in faults:
-        print(fault)
-    print(count_tables({"records": count_axes(records)}))
-    print(f"\n{len(files)} file(s), {len(records)} record(s), {len(faults)} fault(s)")
-    return 1 if faults else 0
+    return 1 if check(labelled_files(options.files), sys.stdout, as_json=options.format == "json") else 0
 
 
 def _build(options: argparse.Namespace) -> int:
     from .build import BuildError, build
-    from .config import load_config
-    from .manifest import markdown_table
-    from .sources import BuildConfig, config_for_files
+    from .sources import build_config
 
-    names = options.sources
-    is_config = [name.endswith((".yaml", ".yml")) for name in names]
-    if any(is_config) and len(names) > 1:
-        print("error: give one YAML list of sources, or labelled files; not both", file=sys.stderr)
-        return 2
-    config = load_config(Path(names[0]), BuildConfig) if is_config[0] else config_for_files(names)
+    config = build_config(options.sources, options.hold_out_source, options.corrections, options.without)
     try:
-        built = build(config, options.out, options.overwrite)
+        built = build(config, options.out, options.overwrite, options.previous)
     except BuildError as error:
         for fault in error.faults:
             print(fault)
         print(f"error: {error}", file=sys.stderr)
         return 1 if error.faults else 2
-    counts = {name: split["label"] | split["all"] for name, split in built.manifest["splits"].items()}
+    _show(built.folder, built.manifest)
+    return 0
+
+
+def _show(folder: Path, manifest: dict[str, Any]) -> None:
+    """What a build did, for a terminal."""
+    from .summary import markdown_table
+
+    counts = {name: split["label"] | split["all"] for name, split in manifest["splits"].items()}
     columns = next(iter(counts.values()))
     print(markdown_table(["split", *columns], [[name, *by_label.values()] for name, by_label in counts.items()]))
-    removed = built.manifest["records"]["removed"]
-    print(f"\nremoved: {', '.join(f'{n} {reason}' for reason, n in removed.items()) or 'none'}")
-    print(f"written: {built.folder} (fingerprint {built.manifest['fingerprint']})")
+    records = manifest["records"]
+    print(f"\nread {records['read']}, kept {records['kept']}; removed:")
+    print("\n".join(f"  {n} {reason}" for reason, n in records["removed"].items()) or "  nothing")
+    if manifest["config"]["corrections"]:
+        given, changed, lost = manifest["corrections"].values()
+        print(f"corrections: {given}, which changed {changed} record(s); {lost} found no record of their text")
+    for move in manifest["moves"]:
+        print(f"moved to {move['to']}: {move['reason']}")
+    print(f"written: {folder} (fingerprint {manifest['fingerprint']})")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from .audit import REPORT_FILE, SUSPECTS_FILE, AuditError, audit
+    from .summary import markdown_table
+
+    try:
+        found = audit(options.folder, options.seed)
+    except AuditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out = options.out or options.folder.with_name(options.folder.name + ".audit")
+    found.write(out)
+    print(f"{len(found.suspects)} of {found.records} records have a label that is likely wrong\n")
+    if found.suspects:
+        print(markdown_table(["given", "suggested", "records"], found.flips()))
+    for shortcut in found.shortcuts:
+        print(f"\nwarning: {shortcut.message}", end="")
+    for item in found.agreement:
+        kappa = "" if item.kappa is None else f", kappa {item.kappa:.2f}"
+        print(f"\nlabelled twice: {item.agreeing} of {item.pairs} agree on {item.category}{kappa}", end="")
+    print(f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / REPORT_FILE}")
     return 0
 
 

@@ -1,33 +1,26 @@
-"""Building splits: read → check → clean → cluster → split → check again → write."""
+"""Building splits: read → correct → clean → place → check → write."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from inference.artefact import write_text
 
-from .clean import Removed, remove_duplicates
-from .manifest import data_card, make_manifest
+from .card import CROISSANT_FILE, croissant, data_card
+from .clean import Cleaned, Removed, clean
+from .corrections import apply_corrections
+from .leaks import check_splits
+from .manifest import make_manifest, read_placements
+from .reading import MANIFEST_FILE, SPLITS
 from .records import Fault, Record
-from .sources import BuildConfig, read_sources
-from .split import SPLITS, assign, check_splits, clusters
-
-MANIFEST_FILE = "manifest.json"
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_TYPES = {
-    "messages": _MESSAGES,
-    "labels": pa.list_(pa.string()),
-    "judged": pa.list_(pa.string()),
-    "weight": pa.float64(),
-}
+from .sources import BuildConfig, Read, read_sources
+from .split import Placed, Placements, place, text_key
+from .tables import write_tables
 
 
 class BuildError(ValueError):
@@ -46,91 +39,106 @@ class Built:
     manifest: dict[str, Any]
 
 
-def build(config: BuildConfig, out: Path, overwrite: bool = False) -> Built:
-    """Build the folder `out`: a Parquet file a split, what was removed, manifest and data card.
+def build(config: BuildConfig, out: Path, overwrite: bool = False, previous: Path | None = None) -> Built:
+    """Build the folder `out`: a Parquet file a split, what was removed, manifest, data card, Croissant metadata.
+
+    Args:
+        config: sources, limits and shares.
+        out: the folder; it appears whole or not at all.
+        overwrite: replace a folder that an earlier build made.
+        previous: a built folder whose records stay in the splits that they are in.
 
     Raises:
         BuildError: a row is faulty (nothing is written), or `out` exists.
+        SourceError, InputError, ManifestError: something cannot be read.
         SplitError: the records cannot be split so that every split has every label.
+        LeakError: the splits share what they must not.
     """
+    _recover(out)
     if out.exists() and not overwrite:
         raise BuildError(f"{out}: exists already; name another folder, or use --overwrite")
     if out.exists() and not (out / MANIFEST_FILE).exists():
         raise BuildError(f"{out}: was not built by this command and is not overwritten; name another folder")
-    records, faults, files = read_sources(config)
-    if faults:
+    placements, before = read_placements(previous) if previous else (Placements(), None)
+    read = read_sources(config)
+    corrected = apply_corrections(read.records, config.corrections)
+    if faults := [*read.faults, *corrected.faults]:
         raise BuildError(f"{len(faults)} fault(s); nothing was written", faults)
-    cleaned = remove_duplicates(records)
-    splits, cluster_of = _split(cleaned.kept, config)
-    check_splits(splits)
-    manifest = make_manifest(config, files, splits, cleaned.removed)
-    _write(out, splits, cluster_of, cleaned.removed, manifest)
+    _check_held_out(config, corrected.records)
+    cleaned = clean(_by_rank(corrected.records, read, placements), config.clean)
+    placed = place(cleaned, config.rules, placements)
+    splits = _splits(cleaned, placed)
+    check_splits(
+        splits,
+        config.clean.threshold,
+        config.clean.words,
+        config.by_source,
+        config.hold_out_sources,
+    )
+    removed = list((cleaned.removed | placed.removed).values())
+    notes = {"previous": before, "corrections": corrected.counts, "moves": placed.moves}
+    inputs = read.inputs | corrected.inputs
+    manifest = make_manifest(config, inputs, splits, removed, notes, placed.placements)
+    _write(out, cleaned, placed, removed, manifest)
     return Built(out, manifest)
 
 
-def _split(records: Sequence[Record], config: BuildConfig) -> tuple[dict[str, list[Record]], dict[str, str]]:
-    """Records by split, and each record's cluster by its key."""
-    names = clusters(records)
+def _check_held_out(config: BuildConfig, records: Sequence[Record]) -> None:
+    sources = {record.source for record in records}
+    if unknown := [name for name in config.hold_out_sources if name not in sources]:
+        known = ", ".join(sorted(sources)[:30]) + (", …" if len(sources) > 30 else "")
+        raise BuildError(f"no record has the source {', '.join(unknown)}, which is to be held out; there are: {known}")
+
+
+def _by_rank(records: Sequence[Record], read: Read, placements: Placements) -> list[Record]:
+    """Records in an order that does not depend on how the rows are sorted: first what earlier builds placed, then
+    boundary pairs, which cannot give way, then by source as listed, then by a hash of the text.
+    """
+    old = placements.by_key()
+    ranked = [
+        (text_key(record) not in old, not record.pair, rank, record.key, record.id, number)
+        for number, (record, rank) in enumerate(zip(records, read.ranks, strict=True))
+    ]
+    # Rows with one text and one id differ in other fields alone: their own content settles what comes first.
+    order = sorted(ranked, key=lambda entry: (*entry[:5], json.dumps(records[entry[5]].to_row(), default=str)))
+    return [records[entry[5]] for entry in order]
+
+
+def _splits(cleaned: Cleaned, placed: Placed) -> dict[str, list[Record]]:
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for record, split in zip(records, assign(names, config.splits, config.seed), strict=True):
-        splits[split].append(record)
-    return splits, {record.key: name for record, name in zip(records, names, strict=True)}
+    for number, split in placed.splits.items():
+        splits[split].append(cleaned.records[number])
+    return splits
 
 
-def _write(
-    out: Path,
-    splits: Mapping[str, Sequence[Record]],
-    cluster_of: Mapping[str, str],
-    removed: Sequence[Removed],
-    manifest: dict[str, Any],
-) -> None:
+def _write(out: Path, cleaned: Cleaned, placed: Placed, removed: Sequence[Removed], manifest: dict[str, Any]) -> None:
     """Write into a temporary folder beside `out`, then rename: `out` is never half built."""
-    temporary = out.with_name(out.name + ".writing")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, old = _beside(out)
+    for folder in (temporary, old):
+        shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        everything = [record for records in splits.values() for record in records]
-        schema = record_schema([*everything, *(item.record for item in removed)])
-        for split, records in splits.items():
-            rows = [record.to_row() | {"cluster": cluster_of[record.key]} for record in records]
-            _write_table(temporary / f"{split}.parquet", rows, schema.append(pa.field("cluster", pa.string())))
-        reasons = [{**item.record.to_row(), "reason": item.reason, "evidence": item.evidence} for item in removed]
-        for name in ("reason", "evidence"):
-            schema = schema.append(pa.field(name, pa.string()))
-        _write_table(temporary / "removed.parquet", reasons, schema)
+        files = write_tables(temporary, cleaned, placed, removed)
         write_text(temporary / MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         write_text(temporary / "README.md", data_card(manifest))
+        described = croissant(manifest, files)
+        write_text(temporary / CROISSANT_FILE, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)
         temporary.rename(out)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _recover(out)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def record_schema(records: Sequence[Record]) -> pa.Schema:
-    """One schema for all records: their own fields, and each further field in the type its values share, or as text."""
-    own = Record((), "").to_row()
-    fields = [pa.field(name, _TYPES.get(name, pa.string())) for name in own]
-    extra = sorted({name for record in records for name in record.extra} - {"cluster"})
-    return pa.schema([*fields, *(pa.field(name, _extra_type(name, records)) for name in extra)])
+def _beside(out: Path) -> tuple[Path, Path]:
+    """Where the new folder is written, and where the old one waits while they change places."""
+    return out.with_name(out.name + ".writing"), out.with_name(out.name + ".old.writing")
 
 
-def _extra_type(name: str, records: Sequence[Record]) -> pa.DataType:
-    try:
-        kind = pa.array([record.extra.get(name) for record in records]).type
-    except (pa.ArrowException, OverflowError):
-        return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
-    pq.write_table(pa.table(columns, schema=schema), path)
-
-
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(kind):
-        values = [
-            value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values
-        ]
-    return pa.array(values, type=kind)
+def _recover(out: Path) -> None:
+    """Put the old folder back where a kill fell between the two renames."""
+    old = _beside(out)[1]
+    if old.exists() and not out.exists():
+        old.rename(out)

@@ -1,45 +1,83 @@
-"""The record: one labelled prompt, and reading it from files with every fault named."""
+"""The record: one labelled prompt, in all the forms that files write it, and every fault of a row."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from inference.job.readers import read_rows
+from inference.job.writers import without_surrogates
 from inference.prompts import PromptError, parse_messages, render_prompt
 
 CATEGORIES = ("reasoning_trace_extraction", "censorship_probing", "capability_sweep")
 ORGANIC = "organic"
 ORIGINS = ("authored", "composed", "real")
+CHAT_FIELDS = ("messages", "conversations", "conversation")
 _TEXT_FIELDS = ("id", "source", "group", "pair", "style", "lang", "origin", "license")
-_FIELDS = {"text", "messages", "labels", "label", "weight", "judged", *_TEXT_FIELDS}
+_FIELDS = {"text", *CHAT_FIELDS, "labels", "label", "weight", "judged", *_TEXT_FIELDS}
+_KNOWN = f"known: {', '.join((*CATEGORIES, ORGANIC))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong with one field of a row. The value of a prompt is never quoted."""
+
+    problem: str
+    field: str | None = None
+    value: str | None = None
+    mend: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.mend}" if self.mend else self.problem
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a row is no record. Reasons name fields and values of fields, never the prompt."""
+    """A flaw and where it stands."""
 
     file: str
     line: int
-    reason: str
+    flaw: Flaw
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        return f"{self.file}:{self.line}: {self.flaw}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `check --format json` prints it."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "field": self.flaw.field,
+            "value": self.flaw.value,
+            "problem": self.flaw.problem,
+            "mend": self.flaw.mend,
+        }
 
 
-class FieldError(ValueError):
-    """Faults of one row, all of them."""
+class RecordError(ValueError):
+    """A row that is no record; `flaws` are all that is wrong with it."""
 
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
+    def __init__(self, flaws: list[Flaw]) -> None:
+        super().__init__("; ".join(map(str, flaws)))
+        self.flaws = flaws
+
+
+class _Flaws(list[Flaw]):
+    def found(self, problem: str, field: str | None = None, value: Any = None, mend: str | None = None) -> None:
+        self.append(Flaw(problem, field, None if value is None else quoted(value), mend))
+
+
+def quoted(value: Any) -> str:
+    """A field's value as an error shows it, at most 60 characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 @dataclass(frozen=True)
@@ -81,9 +119,21 @@ class Record:
         return hashlib.sha256(" ".join(self.rendered.casefold().split()).encode()).hexdigest()
 
     @property
-    def label_name(self) -> str:
-        """The labels as one word for tables."""
-        return "+".join(self.labels) or ORGANIC
+    def label_names(self) -> tuple[str, ...]:
+        """The categories, or `organic`."""
+        return self.labels or (ORGANIC,)
+
+    def changed(self, **fields: Any) -> Record:
+        """The same prompt with other values in some fields; it is not rendered again."""
+        other = replace(self, **fields)
+        other.__dict__.update({name: self.__dict__[name] for name in ("rendered", "key") if name in self.__dict__})
+        return other
+
+    def agrees_with(self, other: Record) -> bool:
+        """Whether the labels of two records are the same in every category that was judged in both."""
+        return not any(
+            (name in self.labels) != (name in other.labels) for name in self.judged if name in other.judged
+        )
 
     def to_row(self) -> dict[str, Any]:
         """The record's own fields and the extra ones, as plain values."""
@@ -105,51 +155,31 @@ class Record:
         return row | self.extra
 
 
-def read_records(paths: Iterable[Path]) -> Iterator[Record | Fault]:
-    """Every row of every file, as a record or as the fault(s) that keep it from being one."""
-    for path in paths:
-        for row in read_rows(path):
-            if row.error is not None:
-                yield Fault(str(path), row.number, row.error)
-                continue
-            try:
-                yield parse_record(row.values, default_source=path.name.split(".")[0])
-            except FieldError as error:
-                yield from (Fault(str(path), row.number, reason) for reason in error.reasons)
-
-
-def load_records(paths: Iterable[Path]) -> tuple[list[Record], list[Fault]]:
-    """All records and all faults of the files."""
-    records: list[Record] = []
-    faults: list[Fault] = []
-    for item in read_records(paths):
-        if isinstance(item, Record):
-            records.append(item)
-        else:
-            faults.append(item)
-    return records, faults
-
-
 def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
     """A row of a file as a record; a field that is null, or empty as CSV writes null, counts as absent.
 
+    Accepted forms: `labels` or `label` as a list, as JSON text, as names joined by comma, semicolon or bar, or one
+    name; chat messages under `messages`, `conversations` or `conversation`, as a list or JSON text, with
+    `role`/`content` or `from`/`value`.
+
     Raises:
-        FieldError: with every fault of the row.
+        RecordError: with every flaw of the row.
     """
     values = {name: value for name, value in row.items() if value is not None and value != ""}
-    faults: list[str] = []
-    text, messages = _prompt(row, values, faults)
-    labels = _labels(values, faults)
-    texts = {name: _text(name, values, faults) for name in _TEXT_FIELDS}
+    flaws = _Flaws()
+    text, messages = _prompt(row, values, flaws)
+    labels = _labels(values, flaws)
+    texts = {name: _text(name, values, flaws) for name in _TEXT_FIELDS}
     if texts["origin"] is not None and texts["origin"] not in ORIGINS:
-        faults.append(f'origin "{texts["origin"]}" is unknown; known: {", ".join(ORIGINS)}')
-    judged = _categories("judged", values["judged"], faults) if "judged" in values else CATEGORIES
+        origin = texts["origin"]
+        flaws.found(f'origin "{quoted(origin)}" is unknown', "origin", origin, f"known: {', '.join(ORIGINS)}")
+    judged = _categories("judged", values["judged"], flaws) if "judged" in values else CATEGORIES
     if unjudged := [label for label in labels if label not in judged]:
-        faults.append(f"judged lacks {', '.join(unjudged)}, which labels holds; add it to judged")
-    weight = _weight(values, faults)
-    extra = {name: value for name, value in row.items() if name not in _FIELDS}
-    if faults:
-        raise FieldError(faults)
+        missing = ", ".join(unjudged)
+        flaws.found(f"judged lacks {missing}, which labels holds", "judged", values["judged"], "add it to judged")
+    weight = _weight(values, flaws)
+    if flaws:
+        raise RecordError(flaws)
     record = Record(
         labels=labels,
         source=texts.pop("source") or default_source,
@@ -157,7 +187,7 @@ def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
         messages=messages,
         weight=weight,
         judged=judged,
-        extra=extra,
+        extra={name: without_surrogates(value) for name, value in row.items() if name not in _FIELDS},
         **{name: value or "" if name == "id" else value for name, value in texts.items()},  # type: ignore[arg-type]
     )
     return record if record.id else _with_id(record)
@@ -165,83 +195,97 @@ def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
 
 def _with_id(record: Record) -> Record:
     content = json.dumps([record.rendered, record.labels, record.source], ensure_ascii=False)
-    digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16]
-    return Record(**{**{name: getattr(record, name) for name in Record.__dataclass_fields__}, "id": digest})
+    return record.changed(id=hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16])
 
 
 def _prompt(
-    row: Mapping[str, Any], values: Mapping[str, Any], faults: list[str]
+    row: Mapping[str, Any], values: Mapping[str, Any], flaws: _Flaws
 ) -> tuple[str | None, list[dict[str, str]] | None]:
-    given = [name for name in ("text", "messages") if name in values]
+    given = [name for name in ("text", *CHAT_FIELDS) if name in values]
     if len(given) != 1:
         if given:
-            faults.append("has both text and messages; keep one")
+            flaws.found(f"has both {given[0]} and {given[1]}", given[1], mend="keep one")
         else:
-            stands = next((name for name in ("text", "messages") if name in row), None)
-            faults.append(f"{stands} is empty" if stands else "has neither text nor messages")
+            stands = next((name for name in ("text", *CHAT_FIELDS) if name in row), None)
+            mend = "give the prompt as text or as messages, or leave the row out"
+            flaws.found(f"{stands} is empty" if stands else "has neither text nor messages", stands, mend=mend)
         return None, None
+    name = given[0]
     try:
-        if given == ["messages"]:
-            turns = parse_messages(values["messages"])
+        if name != "text":
+            turns = without_surrogates(parse_messages(values[name]))
             render_prompt(turns)
             return None, turns
         text = values["text"]
         if not isinstance(text, str):
             raise PromptError(f"a {type(text).__name__}, not text")
         render_prompt(text)
-        return text.encode("utf-8", "replace").decode("utf-8"), None
+        return without_surrogates(text), None
     except PromptError as error:
-        faults.append(f"{given[0]}: {error}")
+        mend = None if name == "text" else 'write a list of {"role": …, "content": …} objects, in CSV as JSON'
+        flaws.found(f"{name}: {error}", name, mend=mend)
         return None, None
 
 
-def _labels(values: Mapping[str, Any], faults: list[str]) -> tuple[str, ...]:
+def _labels(values: Mapping[str, Any], flaws: _Flaws) -> tuple[str, ...]:
     given = [name for name in ("labels", "label") if name in values]
     if len(given) == 2:
-        faults.append("has both labels and label; keep one")
+        flaws.found("has both labels and label", "label", values["label"], "keep one")
         return ()
     if not given:
-        faults.append("has no labels; write [] for an organic prompt")
+        flaws.found("has no labels", "labels", mend="write [] for an organic prompt")
         return ()
-    return _categories(given[0], values[given[0]], faults)
+    return _categories(given[0], values[given[0]], flaws)
 
 
-def _categories(name: str, value: Any, faults: list[str]) -> tuple[str, ...]:
-    """Category names as a list, as JSON text, or a single name; `organic` is the empty list."""
+def _categories(name: str, value: Any, flaws: _Flaws) -> tuple[str, ...]:
+    given = _names(value)
+    if given is None:
+        mend = f"write a list such as {json.dumps(list(CATEGORIES[:1]))}, or [] for organic"
+        flaws.found(f"{name} is not a list of category names", name, value, mend)
+        return ()
+    if ORGANIC in given and len(given) > 1:
+        flaws.found(f"{name} has {ORGANIC} beside a category", name, value, "keep one of the two")
+    for item in given:
+        if item not in CATEGORIES and item != ORGANIC:
+            near = get_close_matches(item.casefold().replace(" ", "_").replace("-", "_"), (*CATEGORIES, ORGANIC), 1)
+            mend = f'did you mean "{near[0]}"?' if near else _KNOWN
+            flaws.found(f'{name}: "{quoted(item)}" is unknown', name, item, mend)
+    return tuple(category for category in CATEGORIES if category in given)
+
+
+def _names(value: Any) -> list[str] | None:
+    """Category names out of a list, JSON text, a printed Python list, or names joined by comma, semicolon or bar."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            faults.append(f"{name} is not a list of category names")
-            return ()
+            try:
+                value = ast.literal_eval(value.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                return None
     if isinstance(value, str):
-        value = [] if value == ORGANIC else [value]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        faults.append(f"{name} is not a list of category names")
-        return ()
-    for item in value:
-        if item not in CATEGORIES:
-            near = get_close_matches(item, CATEGORIES, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(CATEGORIES)}"
-            faults.append(f'{name}: "{item[:60]}" is unknown{hint}')
-    return tuple(category for category in CATEGORIES if category in value)
-
-
-def _text(name: str, values: Mapping[str, Any], faults: list[str]) -> str | None:
-    value = values.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    if name in ("id", "group", "pair") and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    faults.append(f"{name} is not text")
+        return [part.strip() for part in re.split("[,;|]", value) if part.strip()]
+    if isinstance(value, tuple | list) and all(isinstance(item, str) for item in value):
+        return list(value)
     return None
 
 
-def _weight(values: Mapping[str, Any], faults: list[str]) -> float:
+def _text(name: str, values: Mapping[str, Any], flaws: _Flaws) -> str | None:
+    value = values.get(name)
+    if value is None or isinstance(value, str):
+        return None if value is None else without_surrogates(value)
+    if name in ("id", "group", "pair") and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    flaws.found(f"{name} is not text", name, value, "write it as a string")
+    return None
+
+
+def _weight(values: Mapping[str, Any], flaws: _Flaws) -> float:
     try:
         weight = float(values.get("weight", 1.0))
     except (TypeError, ValueError):
         weight = math.nan
     if not 0 < weight <= 1:
-        faults.append("weight is not a number over 0 and up to 1")
+        flaws.found("weight is not a number over 0 and up to 1", "weight", values.get("weight"), "1 is a sure label")
     return weight

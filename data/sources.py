@@ -3,63 +3,193 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field, model_validator
+from tqdm import tqdm
 
-from inference.job.readers import find_files
+from inference.artefact import file_hash
+from inference.job.files import file_kind
+from inference.job.readers import read_rows
 
-from .config import Config
-from .records import Fault, Record, load_records
+from .clean import CleanConfig
+from .config import Config, ConfigError, load_config
+from .mapping import Mapper, Mapping_
+from .reading import labelled_files, read_records, sort_out
+from .records import Fault, Record
+from .remote import HubSet, SourceError, package_files, package_input
+from .split import SplitRules, SplitShares
 
 
-class FileSource(Config):
-    """Files of records (see the record in the label guide)."""
+class Source(Config):
+    """One named source: files, a data set of the hub, or files that an installed package carries."""
 
-    name: str = Field(min_length=1, description="names the source in tables and errors")
-    files: list[str] = Field(min_length=1, description="files, folders or globs, from where the command is run")
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="names the source in tables and errors")
+    files: list[str] | None = Field(None, description="files, folders, globs or URLs, from where the command is run")
+    hub: str | None = Field(None, description="a data set of the Hugging Face hub, or a local folder of that layout")
+    revision: str | None = Field(None, description="of the hub's data set: a commit; a branch is resolved to one")
+    config: str | None = Field(None, description="the hub's name for a part of the data set")
+    split: str = Field("train", description="the hub's split")
+    rows: int | None = Field(None, ge=1, description="read only so many rows from the head of the hub's split")
+    download: bool = Field(False, description="keep the hub's whole data set on disk; otherwise it is read as a stream")
+    package: str | None = Field(None, description="an installed distribution")
+    package_files: list[str] = Field([], description="its files, as globs")
+    map: Mapping_ | None = Field(None, description="how a row becomes a record; without it the rows are records")
+    license: str | None = Field(None, description="of the texts, where the rows do not say")
     limit: int | None = Field(None, ge=1, description="at most so many records, chosen by hash of their content")
-
-
-class SplitShares(Config):
-    """Shares of the clusters that go into each split but train, which gets the rest."""
-
-    calibration: float = Field(0.2, gt=0, lt=1)
-    validation: float = Field(0.1, gt=0, lt=1)
-    test: float = Field(0.15, gt=0, lt=1)
+    seed: int = Field(0, description="another seed chooses others")
 
     @model_validator(mode="after")
-    def _leave_some_to_train(self) -> SplitShares:
-        if self.calibration + self.validation + self.test >= 0.9:
-            raise ValueError("calibration, validation and test together leave under a tenth to train")
+    def _one_place(self) -> Source:
+        if sum(value is not None for value in (self.files, self.hub, self.package)) != 1:
+            raise ValueError("give exactly one of files, hub and package")
+        if self.files is not None and not self.files:
+            raise ValueError("files is empty")
+        if self.package is not None and not self.package_files:
+            raise ValueError("say with package_files which of the package's files to read")
+        if self.hub is not None and self.map is None:
+            raise ValueError("a data set of the hub needs a map that makes records of its rows")
+        if self.hub is not None and self.revision is None and not Path(self.hub).is_dir():
+            raise ValueError("a data set of the hub needs a revision, so that the same build comes out again")
         return self
 
 
 class BuildConfig(Config):
     """What `python -m data build` makes splits from."""
 
-    sources: list[FileSource] = Field(min_length=1)
+    sources: list[Source] = Field(min_length=1)
+    corrections: list[str] = Field([], description="files of records whose labels replace those of the same text")
+    clean: CleanConfig = CleanConfig()
     splits: SplitShares = SplitShares()
     seed: int = Field(0, description="another seed gives another split")
+    by_source: bool = Field(False, description="keep each source in one split")
+    hold_out_sources: list[str] = Field([], description="sources that go into test, whole")
+
+    @property
+    def rules(self) -> SplitRules:
+        """How the records are split."""
+        return SplitRules(self.splits, self.seed, self.by_source, self.hold_out_sources)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> BuildConfig:
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named {', '.join(twice)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the sources gave: records with the rank of their source, faults, and what was read with its hash."""
+
+    records: list[Record]
+    ranks: list[int]
+    faults: list[Fault]
+    inputs: dict[str, str]
 
 
 def config_for_files(files: Sequence[str]) -> BuildConfig:
-    """The default build over the user's own labelled files."""
-    return BuildConfig(sources=[FileSource(name="files", files=list(files))])
+    """The default build over the user's own labelled files; of records that repeat, the earlier file's is kept."""
+    return BuildConfig(sources=[Source(name=f"files-{n}", files=[file]) for n, file in enumerate(files, 1)])
 
 
-def read_sources(config: BuildConfig) -> tuple[list[Record], list[Fault], list[Path]]:
-    """All records of all sources, all faults, and the files they were read from."""
-    records: list[Record] = []
-    faults: list[Fault] = []
-    files: list[Path] = []
-    for source in config.sources:
-        paths = find_files(source.files)
-        found, wrong = load_records(paths)
-        if source.limit is not None:
-            found = sorted(found, key=lambda record: hashlib.sha256(record.key.encode()).digest())[: source.limit]
-        records += found
-        faults += wrong
-        files += paths
-    return records, faults, files
+def build_config(
+    names: Sequence[str], hold_out: Sequence[str] = (), corrections: Sequence[str] = (), without: Sequence[str] = ()
+) -> BuildConfig:
+    """What the command line asks for: one YAML list of sources or labelled files, with what its options add.
+
+    Raises:
+        ConfigError: the list is faulty, is mixed with files, or lacks a source that is to be left out.
+    """
+    lists = [name for name in names if name.endswith((".yaml", ".yml"))]
+    if lists and len(names) > 1:
+        raise ConfigError("give one YAML list of sources, or labelled files; not both")
+    config = load_config(Path(lists[0]), BuildConfig) if lists else config_for_files(names)
+    if unknown := [name for name in without if name not in {source.name for source in config.sources}]:
+        known = ", ".join(source.name for source in config.sources)
+        raise ConfigError(f"--without {' '.join(unknown)}: the list has no such source; it has: {known}")
+    changed = {
+        "sources": [source for source in config.sources if source.name not in without],
+        "corrections": [*config.corrections, *corrections],
+        "hold_out_sources": list(dict.fromkeys([*config.hold_out_sources, *hold_out])),
+    }
+    if not changed["sources"]:
+        raise ConfigError("--without leaves no source")
+    return config.model_copy(update=changed)
+
+
+def read_sources(config: BuildConfig) -> Read:
+    """Read every source.
+
+    Raises:
+        SourceError, InputError: a source cannot be read as a whole.
+    """
+    read = Read([], [], [], {})
+    # What the hub will not give is said before hours are spent on reading the rest.
+    hubs = {source.name: _hub_set(source).resolve(source.name) for source in config.sources if source.hub}
+    for rank, source in enumerate(config.sources):
+        items = _read_hub(source, hubs[source.name], read) if source.hub else _read_files(source, read)
+        records, faults = sort_out(_limited(items, source))
+        read.records.extend(records)
+        read.ranks.extend([rank] * len(records))
+        read.faults.extend(faults)
+        if not records and not faults:
+            raise SourceError(f"source {source.name}: gave no records; look at its filter (where) and its files")
+    return read
+
+
+def _hub_set(source: Source) -> HubSet:
+    return HubSet(source.hub or "", source.revision, source.config, source.split, source.rows, source.download)
+
+
+def _read_hub(source: Source, hub: HubSet, read: Read) -> Iterator[Record | Fault]:
+    read.inputs[str(hub)] = hub.revision or "a local folder"
+    if source.map is not None:
+        rows = tqdm(hub.read(source.name), desc=source.name, unit=" rows", mininterval=0.5, disable=None)
+        yield from Mapper(source.map, source.name, source.license).records(iter(rows), str(hub))
+
+
+def _read_files(source: Source, read: Read) -> Iterator[Record | Fault]:
+    if source.package is None:
+        files = labelled_files(source.files or [])
+        read.inputs.update((str(path), file_hash(path)) for path in files)
+    else:
+        inside = package_files(source.name, source.package, source.package_files)
+        files = list(inside.values())
+        read.inputs.update(package_input(source.package, name, path) for name, path in inside.items())
+        if unknown := [name for name, path in inside.items() if not file_kind(path)]:
+            raise SourceError(f"source {source.name}: {unknown[0]} of {source.package} is of no known kind")
+    if source.map is None:
+        for item in read_records(files, progress=source.name):
+            yield _licensed(item, source.license) if isinstance(item, Record) else item
+        return
+    mapper = Mapper(source.map, source.name, source.license)
+    for path in files:
+        rows = tqdm(read_rows(path), desc=source.name, unit=" rows", mininterval=0.5, disable=None)
+        yield from mapper.records(iter(rows), str(path))
+
+
+def _licensed(record: Record, license: str | None) -> Record:
+    return record if license is None or record.license is not None else record.changed(license=license)
+
+
+def _limited(items: Iterable[Record | Fault], source: Source) -> Iterator[Record | Fault]:
+    """All faults, and of the records those with the smallest hashes; no more of them are held than are kept."""
+    if source.limit is None:
+        yield from items
+        return
+    smallest: list[tuple[int, int, Record]] = []
+    for number, item in enumerate(items):
+        if isinstance(item, Fault):
+            yield item
+            continue
+        digest = hashlib.sha256(f"{source.seed}:{item.key}".encode()).digest()
+        entry = (-int.from_bytes(digest[:16], "big"), -number, item)
+        if len(smallest) < source.limit:
+            heapq.heappush(smallest, entry)
+        elif entry[:2] > smallest[0][:2]:
+            heapq.heapreplace(smallest, entry)
+    yield from (record for _, _, record in sorted(smallest, key=lambda entry: -entry[1]))

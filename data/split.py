@@ -1,82 +1,365 @@
-"""Splitting by cluster and stable hash: what belongs together stays together, and adding data moves nothing else."""
+"""Splitting by cluster: what belongs together stays together, and adding data moves nothing that was placed.
+
+A cluster is all that is joined by likeness, `group`, `pair` and, if asked, `source`. A new cluster goes where a hash
+of its name says; one that an earlier build placed stays there.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import Field, model_validator
+from scipy.cluster.hierarchy import DisjointSet
+
+from .clean import Cleaned, Removed
+from .config import Config
+from .reading import SPLITS
 from .records import CATEGORIES, ORGANIC, Record
-from .sources import SplitShares
 
-SPLITS = ("train", "calibration", "validation", "test")
+JOINS_SPLITS = "would join splits"
+HELD_OUT_SPLIT = "test"
+# Where clusters of one age merge: a record that was measured on must never be trained on.
+_PREFERENCE = ("test", "calibration", "validation", "train")
 
 
 class SplitError(ValueError):
     """Records that cannot be split as asked."""
 
 
-def clusters(records: Sequence[Record]) -> list[str]:
-    """The cluster of each record: records joined by `group` or `pair`, directly or through others.
+class SplitShares(Config):
+    """Shares of the clusters that go into each split but train, which gets the rest."""
 
-    A cluster is named by the smallest of its keys, so that its name does not depend on the order of the records.
+    calibration: float = Field(0.2, gt=0, lt=1)
+    validation: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> SplitShares:
+        if self.calibration + self.validation + self.test >= 0.9:
+            raise ValueError("calibration, validation and test together leave under a tenth to train")
+        return self
+
+    def split_of(self, cluster: str, seed: int) -> str:
+        """The split of a new cluster, from a hash of its name alone."""
+        place = int.from_bytes(hashlib.sha256(f"{seed}:{cluster}".encode()).digest()[:8], "big") / 2**64
+        bound = 0.0
+        for split, share in (("test", self.test), ("validation", self.validation), ("calibration", self.calibration)):
+            bound += share
+            if place < bound:
+                return split
+        return "train"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRules:
+    """How records are split: shares, the seed of the hash, whether each source stays in one split, and sources that
+    go into test whole.
     """
-    parent: dict[str, str] = {}
 
-    def root(key: str) -> str:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    keys = [_keys(record) for record in records]
-    for first, *others in keys:
-        for other in others:
-            low, high = sorted((root(first), root(other)))
-            parent[high] = low
-    return [hashlib.sha256(root(first).encode()).hexdigest()[:16] for first, *_ in keys]
+    shares: SplitShares = SplitShares()
+    seed: int = 0
+    by_source: bool = False
+    hold_out_sources: Sequence[str] = ()
 
 
-def _keys(record: Record) -> list[str]:
-    named = [f"{kind}:{value}" for kind, value in (("group", record.group), ("pair", record.pair)) if value]
-    return named or [f"text:{record.key}"]
+@dataclass(frozen=True, slots=True)
+class Placements:
+    """Where earlier builds placed things: for each build, oldest first, split → hashes of what it placed first."""
+
+    builds: list[dict[str, list[str]]] = field(default_factory=list)
+
+    def by_key(self) -> dict[str, tuple[int, int]]:
+        """For each hash the age of its place and the split's rank in preference: the smallest is to be kept."""
+        return {
+            key: (age, _PREFERENCE.index(split))
+            for age, build in reversed(list(enumerate(self.builds)))
+            for split, keys in build.items()
+            for key in keys
+        }
+
+    def to_json(self) -> list[dict[str, str]]:
+        """For the manifest: hashes of one split in one line."""
+        return [{split: " ".join(keys) for split, keys in build.items()} for build in self.builds]
+
+    @classmethod
+    def from_json(cls, content: Sequence[Mapping[str, str]]) -> Placements:
+        """What `to_json` wrote."""
+        return cls([{split: keys.split() for split, keys in build.items()} for build in content])
 
 
-def assign(names: Iterable[str], shares: SplitShares, seed: int) -> list[str]:
-    """The split of each cluster, from a hash of its name alone."""
-    bounds = [
-        ("test", shares.test),
-        ("validation", shares.test + shares.validation),
-        ("calibration", shares.test + shares.validation + shares.calibration),
-    ]
-    placed = []
-    for name in names:
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
-        placed.append(next((split for split, bound in bounds if place < bound), "train"))
-    return placed
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where each kept record goes, and what there is to say of it.
+
+    `splits` and `clusters` are by place in the cleaned records and hold what is kept. `removed` are records left out
+    because they would join what earlier builds placed apart. `moves` are clusters whose place is not the one that
+    hash or earlier build gave, each with the reason.
+    """
+
+    splits: dict[int, str]
+    clusters: dict[int, str]
+    removed: dict[int, Removed]
+    moves: list[dict[str, Any]]
+    placements: Placements
 
 
-def check_splits(splits: Mapping[str, Sequence[Record]]) -> None:
-    """Fail on leakage and on a label that a split lacks; independent of the code that splits.
+def text_key(record: Record) -> str:
+    """What a record is placed by: its text, hashed."""
+    return _hash(f"text:{record.key}")
+
+
+def clusters(records: Sequence[Record]) -> list[str]:
+    """The cluster of each record by `group` and `pair` alone: for records that no build clustered."""
+    joined = DisjointSet()
+    names: dict[str, str] = {}
+    for record in records:
+        _join(joined, names, _keys(record, by_source=False))
+    return [_name(names, joined, _keys(record, by_source=False)[0]) for record in records]
+
+
+def place(cleaned: Cleaned, rules: SplitRules, previous: Placements) -> Placed:
+    """Split what is kept.
 
     Raises:
-        SplitError: says what leaks, or which labels are missing where.
+        SplitError: a held-out source was trained on, or a label cannot be in every split.
     """
-    home: dict[str, str] = {}
-    for split, records in splits.items():
-        for record in records:
-            for key in (f"text:{record.key}", *_keys(record)):
-                if home.setdefault(key, split) != split:
-                    raise SplitError(f"{key.split(':')[0]} of record {record.id} stands in {home[key]} and in {split}")
-    missing = [
-        f"{label} in {split}"
-        for split, records in splits.items()
-        for label in (*CATEGORIES, ORGANIC)
-        if not any(label in (record.labels or (ORGANIC,)) for record in records)
-    ]
-    if missing:
-        raise SplitError(
-            f"no record of {'; '.join(missing)}. Add records of that label in further groups, or change the shares "
-            "or the seed in the configuration"
-        )
+    placer = _Placer(cleaned, rules, previous)
+    placer.join_placed()
+    placer.join_new()
+    placer.assign()
+    placer.fix_up()
+    return placer.placed()
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _keys(record: Record, by_source: bool) -> list[str]:
+    """What joins a record to others, the name-giving key first: its own text only where nothing else does."""
+    named = [f"{kind}:{value}" for kind, value in (("group", record.group), ("pair", record.pair)) if value]
+    if by_source:
+        named.append(f"source:{record.source}")
+    return [*named, f"text:{record.key}"]
+
+
+def _join(joined: DisjointSet, names: dict[str, str], keys: Sequence[str]) -> str:
+    """Join keys into one set, which is named by the smallest key that names any of its records."""
+    naming = keys[:-1] or keys[-1:]
+    for key in keys:
+        joined.add(key)
+        names.setdefault(joined[key], _NO_NAME)
+    for key in keys[1:]:
+        _merge(joined, names, keys[0], key)
+    root: str = joined[keys[0]]
+    names[root] = min(names[root], *naming)
+    return root
+
+
+def _merge(joined: DisjointSet, names: dict[str, str], one: str, two: str) -> None:
+    low = min(names[joined[one]], names[joined[two]])
+    joined.merge(one, two)
+    names[joined[one]] = low
+
+
+def _name(names: Mapping[str, str], joined: DisjointSet, key: str) -> str:
+    return _hash(names[joined[key]])
+
+
+_NO_NAME = "\U0010ffff"
+
+
+class _Placer:
+    def __init__(self, cleaned: Cleaned, rules: SplitRules, previous: Placements) -> None:
+        self._records = cleaned.records
+        self._rules = rules
+        self._previous = previous
+        self._old = previous.by_key()
+        self._removed = dict.fromkeys(cleaned.removed)
+        self._bridges: dict[int, Removed] = {}
+        self._moves: list[dict[str, Any]] = []
+        self._joined = DisjointSet()
+        self._names: dict[str, str] = {}
+        self._place: dict[str, tuple[int, int]] = {}
+        self._split: dict[str, str] = {}
+        self._inside: set[int] = set()
+        self._links: dict[int, list[int]] = defaultdict(list)
+        for one, two in cleaned.links:
+            self._links[one].append(two)
+            self._links[two].append(one)
+        self._held_out = set(rules.hold_out_sources)
+
+    def join_placed(self) -> None:
+        """Join the records that an earlier build placed. Where their data now joins what lay apart, the older place
+        is kept, and at one age the one nearer to test.
+        """
+        for number, record in enumerate(self._records):
+            own = self._old.get(text_key(record))
+            if own is None:
+                continue
+            if record.source in self._held_out and _PREFERENCE[own[1]] != HELD_OUT_SPLIT and self._is_kept(number):
+                raise SplitError(
+                    f"the source {record.source} is to be held out, and the previous build placed records of it in "
+                    f"{_PREFERENCE[own[1]]}; build without --previous, or hold out another source"
+                )
+            places = self._places(number)
+            root = self._union(number)
+            self._place[root] = min(places)
+            if len({split for _, split in places}) > 1:
+                there = sorted({_PREFERENCE[split] for _, split in places})
+                why = f"joined what earlier builds placed in {' and '.join(there)}"
+                self._moves.append({"reason": why, "to": _PREFERENCE[min(places)[1]], "record": record.id})
+
+    def join_new(self) -> None:
+        """Join all other records, by rank; one that would join what lies in two splits is left out."""
+        for number, record in enumerate(self._records):
+            if number in self._inside:
+                continue
+            places = self._places(number)
+            if len({split for _, split in places}) > 1:
+                if self._is_kept(number):
+                    evidence = " and ".join(sorted({_PREFERENCE[split] for _, split in places}))
+                    self._bridges[number] = Removed(record, JOINS_SPLITS, evidence)
+                continue
+            root = self._union(number)
+            if places:
+                self._place[root] = min(places)
+
+    def _is_kept(self, number: int) -> bool:
+        return number not in self._removed and number not in self._bridges
+
+    def _keys_of(self, number: int) -> list[str]:
+        return _keys(self._records[number], self._rules.by_source)
+
+    def _places(self, number: int) -> set[tuple[int, int]]:
+        """Every place that a record's cluster would have: of its keys by earlier builds, and of what it joins."""
+        keys = self._keys_of(number)
+        joins = [self._joined[key] for key in keys if key in self._joined]
+        joins += [self._joined[self._keys_of(other)[-1]] for other in self._links[number] if other in self._inside]
+        places = {self._place[root] for root in joins if root in self._place}
+        places |= {self._old[_hash(key)] for key in keys if _hash(key) in self._old}
+        if self._records[number].source in self._held_out and self._is_kept(number):
+            places.add((len(self._previous.builds), _PREFERENCE.index(HELD_OUT_SPLIT)))
+        return places
+
+    def _union(self, number: int) -> str:
+        keys = self._keys_of(number)
+        others = [self._keys_of(other)[-1] for other in self._links[number] if other in self._inside]
+        touched = {self._joined[key] for key in (*keys, *others) if key in self._joined}
+        place = min((self._place.pop(root) for root in touched if root in self._place), default=None)
+        if self._is_kept(number):
+            _join(self._joined, self._names, keys)
+        else:  # what was left out gives no name, so that repeats of a record do not rename its cluster
+            for key in keys:
+                self._joined.add(key)
+                self._names.setdefault(self._joined[key], _NO_NAME)
+                _merge(self._joined, self._names, keys[0], key)
+        for other in others:
+            _merge(self._joined, self._names, keys[0], other)
+        self._inside.add(number)
+        root: str = self._joined[keys[0]]
+        if place is not None:
+            self._place[root] = place
+        return root
+
+    def assign(self) -> None:
+        """Give every cluster its split: the place it has, or else by hash."""
+        for number in self._inside:
+            root = self._root(number)
+            if root not in self._split:
+                name = _hash(self._names[root])
+                place = self._place.get(root)
+                by_hash = self._rules.shares.split_of(name, self._rules.seed)
+                self._split[root] = by_hash if place is None else _PREFERENCE[place[1]]
+
+    def _root(self, number: int) -> str:
+        root: str = self._joined[self._keys_of(number)[-1]]
+        return root
+
+    def _kept(self) -> Iterable[int]:
+        return (number for number in range(len(self._records)) if self._is_kept(number))
+
+    def fix_up(self) -> None:
+        """Move new clusters into splits that lack a label, from where most of them lie, smallest name first.
+
+        Raises:
+            SplitError: a label cannot be in every split.
+        """
+        labels: dict[str, Counter[str]] = defaultdict(Counter)
+        for number in self._kept():
+            labels[self._root(number)].update(self._records[number].label_names)
+        by_label: dict[str, list[str]] = {name: [] for name in (*CATEGORIES, ORGANIC)}
+        for root in sorted(labels, key=lambda root: _hash(self._names[root])):
+            for label in labels[root]:
+                by_label[label].append(root)
+        for label, roots in by_label.items():
+            for split in SPLITS:
+                if any(self._split[root] == split for root in roots):
+                    continue
+                donor = self._donor(roots, labels, by_label)
+                if donor is None:
+                    raise SplitError(_cannot_place(label, split, len(roots), sum(r in self._place for r in roots)))
+                self._moves.append(
+                    {
+                        "reason": f"{split} had no {label}",
+                        "cluster": _hash(self._names[donor]),
+                        "from": self._split[donor],
+                        "to": split,
+                        "records": sum(self._root(number) == donor for number in self._kept()),
+                    }
+                )
+                self._split[donor] = split
+
+    def _donor(
+        self, roots: Sequence[str], labels: Mapping[str, Counter[str]], by_label: Mapping[str, list[str]]
+    ) -> str | None:
+        """A new cluster whose split keeps all its labels without it, out of the split that has most of this label."""
+        sizes = Counter(self._split[root] for root in roots)
+        for root in sorted(roots, key=lambda root: -sizes[self._split[root]]):
+            alone = any(
+                not any(other != root and self._split[other] == self._split[root] for other in by_label[label])
+                for label in labels[root]
+            )
+            if root not in self._place and not alone:
+                return root
+        return None
+
+    def placed(self) -> Placed:
+        """The result."""
+        kept = list(self._kept())
+        splits = {number: self._split[self._root(number)] for number in kept}
+        names = {number: _hash(self._names[self._root(number)]) for number in kept}
+        moved: dict[str, str] = {}
+        new: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for number in sorted(self._inside):
+            split = self._split[self._root(number)]
+            for key in map(_hash, self._keys_of(number)):
+                if key not in self._old:
+                    new[split].append(key)
+                elif _PREFERENCE[self._old[key][1]] != split:
+                    moved[key] = split
+        builds = [_with_moves(build, moved) for build in self._previous.builds]
+        builds.append({split: sorted(set(keys)) for split, keys in new.items()})
+        return Placed(splits, names, self._bridges, self._moves, Placements(builds))
+
+
+def _with_moves(build: Mapping[str, list[str]], moved: Mapping[str, str]) -> dict[str, list[str]]:
+    placed: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for split, keys in build.items():
+        for key in keys:
+            placed[moved.get(key, split)].append(key)
+    return {split: sorted(keys) for split, keys in placed.items()}
+
+
+def _cannot_place(label: str, split: str, clusters: int, placed: int) -> str:
+    before = f", {placed} of them placed by an earlier build" if placed else ""
+    mend = (
+        f"give at least {len(SPLITS)} further groups of that label"
+        if clusters
+        else f"add records of {label}; each of {', '.join(SPLITS)} needs some"
+    )
+    return f"no record of {label} can be placed in {split}: it stands in {clusters} cluster(s){before}; {mend}"

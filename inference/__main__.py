@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(f"python -m {__package__}").parse_args(arguments)
     from .artefact import ArtefactError
     from .job.ledger import JobError
-    from .job.readers import InputError
+    from .job.files import InputError
 
     try:
         return _info(options) if options.command == "info" else _score(options)

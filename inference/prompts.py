@@ -18,6 +18,9 @@ from .folding import Offsets, fold
 RENDER_VERSION = 1
 """Stands in every artefact: a scorer refuses an artefact that was trained on another rendering."""
 
+_EXPORT_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""Who speaks in chat exports that write `from` and `value`."""
+
 Prompt = str | Sequence[Mapping[str, Any]]
 
 
@@ -79,7 +82,7 @@ def normalise_messages(messages: Any) -> list[dict[str, str]]:
     """Messages as a list of `{"role": str, "content": str}`.
 
     Content parts are joined; a part that is no text becomes a marker such as `[image_url]`; tool calls follow the
-    content as JSON.
+    content as JSON. Chat exports that write `from` and `value` for `role` and `content` are read as well.
 
     Raises:
         PromptError: it is no list of messages, or a message has no role or content.
@@ -104,15 +107,19 @@ def _turn(number: int, message: Any) -> dict[str, str]:
     where = f"messages[{number}]"
     if not isinstance(message, Mapping):
         raise PromptError(f"{where} is {_kind(message)}, not an object with role and content")
-    role = message.get("role")
+    is_export = message.get("role") is None and message.get("from") is not None
+    role = message.get("from" if is_export else "role")
     if not isinstance(role, str) or not role.strip():
         raise PromptError(f"{where} has no role")
-    if "content" not in message and not message.get("tool_calls"):
+    role = role.strip().lower()
+    role = _EXPORT_ROLES.get(role, role) if is_export else role
+    name = "value" if is_export and message.get("content") is None else "content"
+    if name not in message and not message.get("tool_calls"):
         raise PromptError(f"{where} has no content")
-    parts = [_content(where, message.get("content"))]
+    parts = [_content(where, message.get(name))]
     if message.get("tool_calls"):
         parts.append(_as_json(message["tool_calls"]))
-    return {"role": role.strip().lower(), "content": "\n".join(part for part in parts if part)}
+    return {"role": role, "content": "\n".join(part for part in parts if part)}
 
 
 def _content(where: str, content: Any) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from data.records import CATEGORIES, load_records
-from inference.job.readers import find_files
+from inference.job.files import find_files
 
 from .conftest import ROOT
 

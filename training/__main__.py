@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from data.config import ConfigError
     from inference.artefact import ArtefactError
-    from inference.job.readers import InputError
+    from inference.job.files import InputError
 
     from .encode import DataError
     from .encoders import EncoderError

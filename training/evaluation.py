@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.build import MANIFEST_FILE
-from data.records import CATEGORIES, Fault, Record, load_records
+from data.reading import MANIFEST_FILE, load_records
+from data.records import CATEGORIES, Fault, Record
 from data.split import clusters
 from inference import PromptClassifier
 from inference.decision import DISTILLATION, Prediction
-from inference.job.readers import find_files
+from inference.job.files import find_files
 
 from .encode import DataError, any_label, label_row
 from .metrics import FPR_RATES, Estimate, Ranking, bootstrap_weights, rate_estimate, rate_name

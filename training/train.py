@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from data.build import MANIFEST_FILE
+from data.reading import MANIFEST_FILE
 from data.records import CATEGORIES
 from inference import PromptClassifier
 from inference.artefact import (

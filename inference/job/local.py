@@ -15,9 +15,10 @@ from tqdm import tqdm
 from ..artefact import OperatingPoint
 from ..classifier import PromptClassifier, row_prompt
 from ..prompts import PromptError
+from .files import InputError, find_files
 from .ledger import FileProgress, InputFile, JobError, Ledger, part_name
 from .output import Output
-from .readers import InputError, Row, column_names, count_rows, find_columns, find_files, read_rows
+from .readers import Row, column_names, count_rows, find_columns, read_rows
 
 PART_ROWS = 2048
 """Rows in a part: what a kill can cost."""

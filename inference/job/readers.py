@@ -1,4 +1,4 @@
-"""Reading tables row by row: JSONL, Parquet and CSV as one stream of rows, in bounded memory.
+"""Reading tables row by row: JSONL, CSV, TSV, Parquet and Arrow as one stream of rows, in bounded memory.
 
 What is wrong with one row (a broken line, a CSV row of the wrong width) is that row's `error`; what is wrong with a
 file is an `InputError`. `data` reads labelled files through this module too.
@@ -7,59 +7,28 @@ file is an `InputError`. `data` reads labelled files through this module too.
 from __future__ import annotations
 
 import csv
-import glob
-import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-JSONL_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-SUFFIXES = (*JSONL_SUFFIXES, ".parquet", ".csv", ".csv.gz")
-_PARQUET_ROWS = 1024
+from .files import InputError, file_kind, is_compressed, open_file
 
-
-class InputError(ValueError):
-    """A file that cannot be read as a table, or a column that no row of it has."""
+_BATCH_ROWS = 1024
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table. `number` is the line (JSONL, CSV: where the row ends) or the row (Parquet), from 1."""
+    """One row of a table. `number` is the line (JSONL, CSV: where the row ends) or the row (Parquet, Arrow), from 1."""
 
     number: int
     values: dict[str, Any]
     error: str | None = None
-
-
-def find_files(inputs: Iterable[str]) -> list[Path]:
-    """The files that paths, folders and globs name, in order, each once.
-
-    Raises:
-        InputError: a path names nothing, or a file of no known kind.
-    """
-    found: dict[Path, None] = {}
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(item for item in path.rglob("*") if item.is_file() and _kind(item))
-            if not inside:
-                raise InputError(f"{name}: the folder holds no file that ends in {', '.join(SUFFIXES)}")
-            found.update(dict.fromkeys(inside))
-        elif path.is_file():
-            if not _kind(path):
-                raise InputError(f"{name}: unknown kind of file; known: {', '.join(SUFFIXES)}")
-            found[path] = None
-        else:
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (a Path cannot glob an absolute pattern)
-            matches = [match for match in matches if match.is_file() and _kind(match)]
-            if not matches:
-                raise InputError(f"{name}: no such file or folder")
-            found.update(dict.fromkeys(matches))
-    return list(found)
 
 
 def read_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[Row]:
@@ -73,17 +42,19 @@ def read_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[Row]
         InputError: the file as a whole cannot be read.
     """
     try:
-        yield from _READERS[_kind(path)](path, None if columns is None else list(columns))
-    except (OSError, EOFError) as error:
+        yield from _READERS[file_kind(path)](path, None if columns is None else list(columns))
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def count_rows(path: Path) -> int | None:
     """How many rows a file has, for a progress bar: exact for Parquet, by line for JSONL and CSV, else unknown."""
-    if path.suffix == ".gz":
+    if is_compressed(path) or not isinstance(path, Path):
         return None
-    if _kind(path) == "parquet":
+    if file_kind(path) == "parquet":
         return int(_open_parquet(path).metadata.num_rows)
+    if file_kind(path) == "arrow":
+        return sum(batch.num_rows for batch in _open_arrow(path)[1])
     with path.open("rb") as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
@@ -95,9 +66,7 @@ def find_columns(path: Path, wanted: Iterable[str]) -> set[str] | None:
     once in a sound file.
     """
     wanted = set(wanted)
-    if _kind(path) == "parquet":
-        return wanted & set(_open_parquet(path).schema_arrow.names)
-    if _kind(path) == "csv":
+    if file_kind(path) != "jsonl":
         return wanted & set(column_names(path))
     found: set[str] = set()
     readable = False
@@ -111,31 +80,20 @@ def find_columns(path: Path, wanted: Iterable[str]) -> set[str] | None:
 
 def column_names(path: Path) -> list[str]:
     """Names of columns to quote in an error: all of them, or those of the first readable JSONL row."""
-    if _kind(path) == "parquet":
+    kind = file_kind(path)
+    if kind == "parquet":
         return list(_open_parquet(path).schema_arrow.names)
-    if _kind(path) == "csv":
-        with _open(path) as stream:
-            return _header(path, _csv_rows(stream))
+    if kind == "arrow":
+        return list(_open_arrow(path)[0])
+    if kind in _DELIMITERS:
+        with open_file(path) as stream:
+            return _header(path, _csv_rows(stream, _DELIMITERS[kind]))
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
-
-
-def _kind(path: Path) -> str:
-    name = path.name.lower()
-    if name.endswith(JSONL_SUFFIXES):
-        return "jsonl"
-    if name.endswith((".csv", ".csv.gz")):
-        return "csv"
-    return "parquet" if name.endswith(".parquet") else ""
-
-
-def _open(path: Path) -> IO[bytes]:
-    # gzip's reader is a BinaryIO in all that is used here; its type says otherwise.
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:
     wanted = None if columns is None else set(columns)
-    with _open(path) as stream:
+    with open_file(path) as stream:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -161,25 +119,57 @@ def _open_parquet(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 
 
-def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
+def _open_arrow(path: Path) -> tuple[list[str], Iterator[Any]]:
+    """Column names and record batches of an Arrow file, as `datasets` writes it (a stream) or as Feather (a file)."""
     import pyarrow
+    import pyarrow.ipc
 
+    def batches() -> Iterator[Any]:
+        with source:
+            for i in range(reader.num_record_batches) if is_file else ():
+                yield reader.get_batch(i)
+            yield from () if is_file else reader
+
+    try:
+        source = pyarrow.memory_map(str(path)) if isinstance(path, Path) else pyarrow.PythonFile(path.open("rb"))
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Arrow file ({error})") from error
+    return list(reader.schema.names), batches()
+
+
+def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
     file = _open_parquet(path)
     present = file.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
+    return _rows_of(path, file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted), wanted)
+
+
+def _read_arrow(path: Path, columns: list[str] | None) -> Iterator[Row]:
+    present, batches = _open_arrow(path)
+    wanted = present if columns is None else [name for name in present if name in columns]
+    return _rows_of(path, batches, wanted)
+
+
+def _rows_of(path: Path, batches: Iterator[Any], wanted: list[str]) -> Iterator[Row]:
+    import pyarrow
+
     number = 0
     try:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted):
-            # A batch of no columns yields no rows of its own: count them.
-            rows = batch.to_pylist() if wanted else [{}] * batch.num_rows
-            for values in rows:
-                number += 1
-                yield Row(number, values)
+        for batch in batches:
+            for start in range(0, batch.num_rows, _BATCH_ROWS):
+                part = batch.slice(start, _BATCH_ROWS)
+                # A batch of no columns yields no rows of its own: count them.
+                for values in part.select(wanted).to_pylist() if wanted else [{}] * part.num_rows:
+                    number += 1
+                    yield Row(number, values)
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: broken after row {number} ({error})") from error
 
@@ -197,14 +187,15 @@ def _header(path: Path, reader: Any) -> list[str]:
     return names
 
 
-def _csv_rows(stream: IO[bytes]) -> Any:
+def _csv_rows(stream: IO[bytes], delimiter: str) -> Any:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    return csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=""), strict=True)
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+    return csv.reader(text, delimiter=delimiter, strict=True)
 
 
 def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
-    with _open(path) as stream:
-        reader = _csv_rows(stream)
+    with open_file(path) as stream:
+        reader = _csv_rows(stream, _DELIMITERS[file_kind(path)])
         names = _header(path, reader)
         wanted = set(names if columns is None else columns)
         while True:
@@ -223,4 +214,10 @@ def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
             yield Row(reader.line_num, {k: v for k, v in zip(names, fields, strict=True) if k in wanted})
 
 
-_READERS = {"jsonl": _read_jsonl, "parquet": _read_parquet, "csv": _read_csv}
+_READERS = {
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+    "csv": _read_csv,
+    "tsv": _read_csv,
+}

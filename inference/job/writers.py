@@ -34,7 +34,7 @@ def write_part(path: Path, kind: str, rows: Sequence[dict[str, Any]], types: dic
         rows: at least one; all have the same keys.
         types: the Arrow type of each column where it is known; the others are inferred.
     """
-    rows = [{name: _clean(value) for name, value in row.items()} for row in rows]
+    rows = [{name: without_surrogates(value) for name, value in row.items()} for row in rows]
     temporary = path.with_name(path.name + ".writing")
     with temporary.open("wb") as stream:
         if kind == "parquet":
@@ -68,6 +68,17 @@ def summary_path(output: Path) -> Path:
     return output.with_name(output.name + ".summary.json")
 
 
+def without_surrogates(value: Any) -> Any:
+    """A value whose lone surrogates, which cannot be written as UTF-8, are replaced; in lists and objects too."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
+    return value
+
+
 def _sync(stream: IO[bytes]) -> None:
     stream.flush()
     os.fsync(stream.fileno())
@@ -88,17 +99,6 @@ def _cell(value: Any) -> Any:
     return (
         "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     )
-
-
-def _clean(value: Any) -> Any:
-    """Lone surrogates cannot be written as UTF-8: replace them."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    return value
 
 
 def _write_parquet(stream: IO[bytes], rows: Sequence[dict[str, Any]], types: dict[str, Any]) -> None:

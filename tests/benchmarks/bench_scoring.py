@@ -16,7 +16,7 @@ from transformers import pipeline
 from data.manifest import markdown_table
 from data.records import load_records
 from inference import PromptClassifier
-from inference.job.readers import find_files
+from inference.job.files import find_files
 
 PROMPTS = 300
 WARM_UP = 16

@@ -1,0 +1,132 @@
+"""Finding and opening files: local paths and URLs of any file system that fsspec knows, plain or compressed."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".arrow": "arrow",
+}
+COMPRESSIONS = (".gz", ".zst")
+_COMPRESSIBLE = ("jsonl", "csv", "tsv")
+KNOWN = ".jsonl, .ndjson, .csv, .tsv (also .gz, .zst), .parquet, or the folder of a saved datasets.Dataset"
+
+
+class InputError(ValueError):
+    """A file that cannot be read as a table, or a column that no row of it has."""
+
+
+def find_files(inputs: Iterable[str]) -> list[Path]:
+    """The files that paths, folders and globs name, in order, each once.
+
+    A name with `://` is a URL (`s3://…`, `memory://…`); its files come as `upath.UPath`, which stands in for a
+    `Path`. A folder saved by `datasets` gives its Arrow files.
+
+    Raises:
+        InputError: a name stands for nothing, or for a file of no known kind.
+    """
+    found: dict[Path, None] = {}
+    for name in inputs:
+        path = _path(name)
+        try:
+            found.update(dict.fromkeys(_files_of(name, path)))
+        except ImportError as error:  # the URL's file system is a package of its own
+            raise InputError(f"{name}: {error} (with pip)") from error
+    return list(found)
+
+
+def _path(name: str) -> Path:
+    if "://" not in name:
+        return Path(name)
+    from upath import UPath
+
+    try:
+        return UPath(name)  # type: ignore[return-value]
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _files_of(name: str, path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = sorted((item for item in path.rglob("*") if _is_table(item)), key=str)
+        if not inside:
+            raise InputError(f"{name}: the folder holds no file of a known kind: {KNOWN}")
+        return inside
+    if path.is_file():
+        if not file_kind(path):
+            raise InputError(f"{name}: unknown kind of file; known: {KNOWN}")
+        return [path]
+    if isinstance(path, Path):
+        matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 (a Path cannot glob an absolute pattern)
+    else:
+        matches = [_path(path.fs.unstrip_protocol(match)) for match in path.fs.glob(name)]
+    matches = sorted((match for match in matches if match.is_file() and file_kind(match)), key=str)
+    if not matches:
+        raise InputError(f"{name}: no such file or folder")
+    return matches
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file found in a folder holds rows; of Arrow files, those that `datasets` lists as its data."""
+    kind = file_kind(path)
+    if kind != "arrow":
+        return bool(kind) and path.is_file()
+    state = path.parent / "state.json"
+    if not state.is_file():
+        return not path.name.startswith(("cache-", "tmp"))
+    listed = json.loads(state.read_text(encoding="utf-8")).get("_data_files") or []
+    return path.name in {item.get("filename") for item in listed}
+
+
+def file_kind(path: Path) -> str:
+    """`jsonl`, `csv`, `tsv`, `parquet` or `arrow` by the file's name; empty where unknown."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        kind = KINDS.get(suffixes[-2], "") if len(suffixes) > 1 else ""
+        return kind if kind in _COMPRESSIBLE else ""
+    return KINDS.get(suffixes[-1], "") if suffixes else ""
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the file is read through a decompressor."""
+    return path.suffix.lower() in COMPRESSIONS
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed, as a buffered stream.
+
+    Raises:
+        InputError: it is UTF-16, as some spreadsheets export.
+    """
+    suffix = path.suffix.lower()
+    stream: Any
+    if suffix == ".gz":
+        # Closing the gzip reader closes a file that it opened itself, not one that it was given: a URL's is left to
+        # the garbage collector.
+        stream = gzip.open(path if isinstance(path, Path) else path.open("rb"))
+    elif suffix == ".zst":
+        import pyarrow
+
+        stream = io.BufferedReader(pyarrow.input_stream(path.open("rb"), compression="zstd"), 1 << 18)
+    else:
+        stream = path.open("rb")
+    if not hasattr(stream, "peek"):
+        stream = io.BufferedReader(stream)
+    try:
+        if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
+    except BaseException:
+        stream.close()
+        raise
+    return stream  # type: ignore[no-any-return]
