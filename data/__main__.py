@@ -25,6 +25,7 @@ exit status: 0 done, 1 the data has faults, 2 wrong use"""
 FILES_HELP = (
     "JSONL, CSV or TSV (also .gz, .zst), Parquet, the folder of a saved datasets.Dataset; files, folders, globs, URLs"
 )
+_MOST_FAULTS = 200
 
 
 def parser() -> argparse.ArgumentParser:
@@ -135,8 +136,10 @@ def _build(options: argparse.Namespace) -> int:
     try:
         built = build(config, options.out, options.overwrite, options.previous)
     except BuildError as error:
-        for fault in error.faults:
+        for fault in error.faults[:_MOST_FAULTS]:
             print(fault)
+        if len(error.faults) > _MOST_FAULTS:
+            print(f"… and {len(error.faults) - _MOST_FAULTS} more; `python -m data check` prints all faults of a file")
         print(f"error: {error}", file=sys.stderr)
         return 1 if error.faults else 2
     _show(built.folder, built.manifest)
@@ -153,6 +156,9 @@ def _show(folder: Path, manifest: dict[str, Any]) -> None:
     records = manifest["records"]
     print(f"\nread {records['read']}, kept {records['kept']}; removed:")
     print("\n".join(f"  {n} {reason}" for reason, n in records["removed"].items()) or "  nothing")
+    for source, problems in manifest["passed_over"].items():
+        shown = "; ".join(f"{n} × {problem}" for problem, n in list(problems.items())[:3])
+        print(f"passed over in {source}: {shown}")
     if manifest["config"]["corrections"]:
         given, changed, lost = manifest["corrections"].values()
         print(f"corrections: {given}, which changed {changed} record(s); {lost} found no record of their text")
@@ -175,12 +181,16 @@ def _audit(options: argparse.Namespace) -> int:
     print(f"{len(found.suspects)} of {found.records} records have a label that is likely wrong\n")
     if found.suspects:
         print(markdown_table(["given", "suggested", "records"], found.flips()))
+    for item in found.unsupported[:10]:
+        print(f"\nwarning: {item.message}", end="")
     for shortcut in found.shortcuts:
         print(f"\nwarning: {shortcut.message}", end="")
-    for item in found.agreement:
-        kappa = "" if item.kappa is None else f", kappa {item.kappa:.2f}"
-        print(f"\nlabelled twice: {item.agreeing} of {item.pairs} agree on {item.category}{kappa}", end="")
-    print(f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / REPORT_FILE}")
+    for twice in found.agreement:
+        kappa = "" if twice.kappa is None else f", kappa {twice.kappa:.2f}"
+        print(f"\nlabelled twice: {twice.agreeing} of {twice.pairs} agree on {twice.category}{kappa}", end="")
+    print(
+        f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / REPORT_FILE}"
+    )
     return 0
 
 

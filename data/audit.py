@@ -1,7 +1,10 @@
 """`python -m data audit`: likely label errors, shortcuts, and how well repeated labels agree.
 
 Label errors are found by confident learning (Northcutt, Jiang and Chuang, 2021; the library cleanlab) on
-probabilities that a cheap linear model gives to clusters that it has not seen.
+probabilities that a cheap linear model gives to records that it has not seen. It does so twice. Where it has seen
+others of the record's family, what it doubts is likely a label error. Where it has seen nothing of the whole cluster,
+a family that it doubts as a whole is one whose label nothing else in the data supports: wrong, or the only one of its
+kind.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from tqdm import tqdm
 
 from inference.artefact import write_text
@@ -35,6 +38,7 @@ SUSPECTS_FILE = "suspects.jsonl"
 REPORT_FILE = "audit.json"
 _FOLDS = 5
 _READ = 20_000
+_FALSE_POSITIVES = 0.1
 _FEW = 10
 """A category needs so many records with it, and as many without, to be judged."""
 
@@ -69,6 +73,26 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Records of a source with one label, most of which a model that saw nothing of their cluster does not find: it
+    puts only `found` of them over the threshold that lets a tenth of the records without the label through.
+    """
+
+    source: str
+    category: str
+    records: int
+    found: int
+
+    @property
+    def message(self) -> str:
+        """In words."""
+        return (
+            f"nothing else supports {self.category} in source {self.source}: of {self.records} prompts {self.found} "
+            "are found without it, at 10 % false positives"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """How often two labels of one text agree in a category; `kappa` is chance-corrected (Cohen), None where it has no
     meaning.
@@ -86,6 +110,7 @@ class Audit:
 
     records: int
     suspects: list[Suspect]
+    unsupported: list[Unsupported]
     shortcuts: list[Shortcut]
     agreement: list[Agreement]
 
@@ -102,6 +127,7 @@ class Audit:
         report = {
             "records": self.records,
             "suspects": [{"id": row["id"], "source": row["source"], **row["audit"]} for row in rows],
+            "unsupported": [asdict(item) for item in self.unsupported],
             "shortcuts": [asdict(shortcut) for shortcut in self.shortcuts],
             "agreement": [asdict(agreement) for agreement in self.agreement],
         }
@@ -125,35 +151,75 @@ def audit(folder: Path, seed: int = 0) -> Audit:
     if not records:
         raise AuditError(f"{folder}: holds no records")
     clusters = np.array([record.extra.get("cluster") or record.key for record in records])
-    suspects = _suspects(records, splits, clusters, seed)
-    return Audit(len(records), suspects, find_shortcuts(records, clusters), _agreement(folder, records))
+    doubts = _Doubts(records, clusters, seed)
+    return Audit(
+        len(records),
+        doubts.suspects(splits),
+        doubts.unsupported(),
+        find_shortcuts(records, clusters),
+        _agreement(folder, records),
+    )
 
 
 def _read(path: Path) -> list[Record]:
     return [parse_record(row, "unknown") for row in pq.read_table(path).to_pylist()]
 
 
-def _suspects(records: Sequence[Record], splits: Sequence[str], clusters: np.ndarray, seed: int) -> list[Suspect]:
+class _Doubts:
+    """What the model doubts, by category and place among the records: the belief in the given label where it is likely
+    an error, and for every record the probability by a model that saw nothing of its cluster.
+    """
+
+    def __init__(self, records: Sequence[Record], clusters: np.ndarray, seed: int) -> None:
+        self._records = records
+        self._errors: dict[str, dict[int, float]] = {}
+        self._unseen: dict[str, dict[int, float]] = {}
+        features = _features(records)
+        for category in tqdm(CATEGORIES, desc="auditing", unit=" categories", disable=None):
+            judged = np.array([n for n, record in enumerate(records) if category in record.judged], dtype=np.int64)
+            truth = np.array([category in records[n].labels for n in judged], dtype=np.int64)
+            if not len(truth) or min(truth.sum(), len(truth) - truth.sum()) < _FEW:
+                continue
+            self._errors[category] = _likely_errors(judged, truth, _out_of_fold(features[judged], truth, None, seed))
+            unseen = _out_of_fold(features[judged], truth, clusters[judged], seed)
+            self._unseen[category] = dict(zip(judged.tolist(), unseen.tolist(), strict=True))
+
+    def suspects(self, splits: Sequence[str]) -> list[Suspect]:
+        """Likely label errors, worst first; a record doubted in several categories stands once."""
+        beliefs: dict[int, dict[str, float]] = {}
+        for category, doubted in self._errors.items():
+            for number, belief in doubted.items():
+                beliefs.setdefault(number, {})[category] = belief
+        found = []
+        for number, doubts in beliefs.items():
+            given = set(self._records[number].labels)
+            suggested = tuple(name for name in CATEGORIES if (name in given) != (name in doubts))
+            found.append(Suspect(self._records[number], splits[number], suggested, min(doubts.values())))
+        return sorted(found, key=lambda suspect: (suspect.belief, suspect.record.id))
+
+    def unsupported(self) -> list[Unsupported]:
+        """Families most of which are not found once their cluster is unseen, those with most such records first."""
+        found = []
+        for category, scores in self._unseen.items():
+            without = [score for number, score in scores.items() if category not in self._records[number].labels]
+            threshold = np.quantile(without, 1 - _FALSE_POSITIVES)
+            families: dict[str, list[float]] = {}
+            for number, score in scores.items():
+                if category in self._records[number].labels:
+                    families.setdefault(self._records[number].source, []).append(score)
+            for source, own in families.items():
+                hits = int(np.sum(np.array(own) > threshold))
+                if len(own) >= 2 * _FEW and hits < 0.5 * len(own):
+                    found.append(Unsupported(source, category, len(own), hits))
+        return sorted(found, key=lambda item: (item.found - item.records, item.source, item.category))
+
+
+def _likely_errors(judged: np.ndarray, truth: np.ndarray, probability: np.ndarray) -> dict[int, float]:
     from cleanlab.filter import find_label_issues  # takes seconds to import
 
-    features = _features(records)
-    flips: dict[int, dict[str, float]] = {}
-    for category in tqdm(CATEGORIES, desc="auditing", unit=" categories", disable=None):
-        judged = np.array([n for n, record in enumerate(records) if category in record.judged], dtype=np.int64)
-        truth = np.array([category in records[n].labels for n in judged], dtype=np.int64)
-        if not len(truth) or min(truth.sum(), len(truth) - truth.sum()) < _FEW:
-            continue
-        probability = _out_of_fold(features[judged], truth, clusters[judged], seed)
-        both = np.column_stack([1 - probability, probability])
-        issues = find_label_issues(truth, both, return_indices_ranked_by="self_confidence", n_jobs=1)
-        for place in issues.tolist():
-            flips.setdefault(int(judged[place]), {})[category] = float(both[place, truth[place]])
-    found = []
-    for number, beliefs in flips.items():
-        given = set(records[number].labels)
-        suggested = tuple(name for name in CATEGORIES if (name in given) != (name in beliefs))
-        found.append(Suspect(records[number], splits[number], suggested, min(beliefs.values())))
-    return sorted(found, key=lambda suspect: (suspect.belief, suspect.record.id))
+    both = np.column_stack([1 - probability, probability])
+    issues = find_label_issues(truth, both, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return {int(judged[place]): float(both[place, truth[place]]) for place in issues.tolist()}
 
 
 def _features(records: Sequence[Record]) -> csr_matrix:
@@ -167,10 +233,11 @@ def _runs(text: str) -> list[str]:
     return words + [f"{one} {two}" for one, two in zip(words, words[1:], strict=False)]
 
 
-def _out_of_fold(features: csr_matrix, truth: np.ndarray, clusters: np.ndarray, seed: int) -> np.ndarray:
-    """For each record the probability of the category by a model that saw nothing of its cluster."""
+def _out_of_fold(features: csr_matrix, truth: np.ndarray, clusters: np.ndarray | None, seed: int) -> np.ndarray:
+    """For each record the probability of the category by a model that did not see it (or its cluster, where given)."""
     probability = np.zeros(len(truth))
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    kind = StratifiedKFold if clusters is None else StratifiedGroupKFold
+    folds = kind(_FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(features, truth, clusters):
         if len(set(truth[train])) < 2:  # one cluster holds the whole category
             probability[test] = truth.mean()

@@ -16,10 +16,11 @@ from .clean import Cleaned, Removed, clean
 from .corrections import apply_corrections
 from .leaks import check_splits
 from .manifest import make_manifest, read_placements
+from .placements import Placements, text_key
 from .reading import MANIFEST_FILE, SPLITS
 from .records import Fault, Record
 from .sources import BuildConfig, Read, read_sources
-from .split import Placed, Placements, place, text_key
+from .split import Placed, place
 from .tables import write_tables
 
 
@@ -76,7 +77,12 @@ def build(config: BuildConfig, out: Path, overwrite: bool = False, previous: Pat
         config.hold_out_sources,
     )
     removed = list((cleaned.removed | placed.removed).values())
-    notes = {"previous": before, "corrections": corrected.counts, "moves": placed.moves}
+    notes = {
+        "previous": before,
+        "passed_over": read.passed_over,
+        "corrections": corrected.counts,
+        "moves": placed.moves,
+    }
     inputs = read.inputs | corrected.inputs
     manifest = make_manifest(config, inputs, splits, removed, notes, placed.placements)
     _write(out, cleaned, placed, removed, manifest)

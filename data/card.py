@@ -80,7 +80,8 @@ def _header(manifest: Mapping[str, Any]) -> str:
 
 def _move(move: Mapping[str, Any]) -> str:
     if "cluster" in move:
-        return f"cluster {move['cluster']} ({move['records']} records) from {move['from']} to {move['to']}: {move['reason']}"
+        what = f"cluster {move['cluster']} ({move['records']} records) from {move['from']}"
+        return f"{what} to {move['to']}: {move['reason']}"
     return f"record {move['record']} to {move['to']}: {move['reason']}"
 
 

@@ -1,7 +1,8 @@
 """Cleaning: what is left out before splitting, each with its reason and its evidence.
 
-Records are taken by rank, and each is held against those kept so far. What repeats a kept record is left out; what contradicts one is settled by the sources: a label
-that more sources give wins, and where they are even, nobody's is kept.
+Records are taken by rank, and each is held against those kept so far. What repeats a kept record is left out; what
+contradicts one is settled by the sources: a label that more sources give wins, and where they are even, nobody's is
+kept.
 """
 
 from __future__ import annotations

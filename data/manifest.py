@@ -13,10 +13,10 @@ from typing import Any
 from inference.prompts import RENDER_VERSION
 
 from .clean import Removed
+from .placements import Placements
 from .reading import MANIFEST_FILE
 from .records import Record
 from .sources import BuildConfig
-from .split import Placements
 from .summary import by_count, count_axes
 
 SCHEMA_VERSION = 2

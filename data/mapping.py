@@ -38,7 +38,9 @@ class LabelColumn(Config):
     """Labels that follow from a column."""
 
     column: str
-    values: dict[str, list[str]] = Field(description="value of the column → labels; a value that is not named is a fault")
+    values: dict[str, list[str]] = Field(
+        description="value of the column → labels; a value that is not named is a fault"
+    )
 
 
 class Mapping_(Config):
@@ -113,9 +115,13 @@ class Mapper:
                 return None
             values = {name: template(names, choice) for name, template in self._fields.items()}
             prompt = self._prompt(names, choice)
+        except RecordError:
+            raise
         except UndefinedError as error:
             columns = ", ".join(map(str, row)) or "none"
-            raise RecordError([Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {columns}")]) from error
+            raise RecordError(
+                [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {columns}")]
+            ) from error
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             # The message of such an error can quote a value of the row, and so a prompt.
             raise RecordError([Flaw(f"the mapping fails on the row ({type(error).__name__})")]) from error

@@ -131,9 +131,7 @@ class Record:
 
     def agrees_with(self, other: Record) -> bool:
         """Whether the labels of two records are the same in every category that was judged in both."""
-        return not any(
-            (name in self.labels) != (name in other.labels) for name in self.judged if name in other.judged
-        )
+        return not any((name in self.labels) != (name in other.labels) for name in self.judged if name in other.judged)
 
     def to_row(self) -> dict[str, Any]:
         """The record's own fields and the extra ones, as plain values."""
@@ -167,7 +165,7 @@ def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
     """
     values = {name: value for name, value in row.items() if value is not None and value != ""}
     flaws = _Flaws()
-    text, messages = _prompt(row, values, flaws)
+    prompt, messages, rendered = _prompt(row, values, flaws)
     labels = _labels(values, flaws)
     texts = {name: _text(name, values, flaws) for name in _TEXT_FIELDS}
     if texts["origin"] is not None and texts["origin"] not in ORIGINS:
@@ -183,13 +181,14 @@ def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
     record = Record(
         labels=labels,
         source=texts.pop("source") or default_source,
-        text=text,
+        text=prompt,
         messages=messages,
         weight=weight,
         judged=judged,
         extra={name: without_surrogates(value) for name, value in row.items() if name not in _FIELDS},
         **{name: value or "" if name == "id" else value for name, value in texts.items()},  # type: ignore[arg-type]
     )
+    record.__dict__["rendered"] = rendered  # rendering is the costliest part of reading: it is done once
     return record if record.id else _with_id(record)
 
 
@@ -200,7 +199,8 @@ def _with_id(record: Record) -> Record:
 
 def _prompt(
     row: Mapping[str, Any], values: Mapping[str, Any], flaws: _Flaws
-) -> tuple[str | None, list[dict[str, str]] | None]:
+) -> tuple[str | None, list[dict[str, str]] | None, str]:
+    """Text or messages, and how they are rendered."""
     given = [name for name in ("text", *CHAT_FIELDS) if name in values]
     if len(given) != 1:
         if given:
@@ -209,22 +209,21 @@ def _prompt(
             stands = next((name for name in ("text", *CHAT_FIELDS) if name in row), None)
             mend = "give the prompt as text or as messages, or leave the row out"
             flaws.found(f"{stands} is empty" if stands else "has neither text nor messages", stands, mend=mend)
-        return None, None
+        return None, None, ""
     name = given[0]
     try:
         if name != "text":
             turns = without_surrogates(parse_messages(values[name]))
-            render_prompt(turns)
-            return None, turns
+            return None, turns, render_prompt(turns)
         text = values["text"]
         if not isinstance(text, str):
             raise PromptError(f"a {type(text).__name__}, not text")
-        render_prompt(text)
-        return without_surrogates(text), None
+        clean: str = without_surrogates(text)
+        return clean, None, render_prompt(clean)
     except PromptError as error:
-        mend = None if name == "text" else 'write a list of {"role": …, "content": …} objects, in CSV as JSON'
-        flaws.found(f"{name}: {error}", name, mend=mend)
-        return None, None
+        form = None if name == "text" else 'write a list of {"role": …, "content": …} objects, in CSV as JSON'
+        flaws.found(f"{name}: {error}", name, mend=form)
+        return None, None, ""
 
 
 def _labels(values: Mapping[str, Any], flaws: _Flaws) -> tuple[str, ...]:

@@ -81,9 +81,9 @@ def _length(label: str, truth: np.ndarray, lengths: np.ndarray, clusters: np.nda
     if len(set(clusters)) < 5:
         return []
     tree = DecisionTreeClassifier(max_leaf_nodes=8, min_samples_leaf=_FEW, random_state=0)
-    score = cross_val_predict(
-        tree, lengths[:, None], truth, groups=clusters, cv=GroupKFold(5), method="predict_proba"
-    )[:, -1]
+    score = cross_val_predict(tree, lengths[:, None], truth, groups=clusters, cv=GroupKFold(5), method="predict_proba")[
+        :, -1
+    ]
     auc = float(roc_auc_score(truth, score))
     if auc < _LENGTH_AUC:
         return []
@@ -92,9 +92,7 @@ def _length(label: str, truth: np.ndarray, lengths: np.ndarray, clusters: np.nda
     return [Shortcut("length", label, f"median {inside} against {outside}", auc, None, message)]
 
 
-def _word(
-    label: str, truth: np.ndarray, words: csr_matrix, names: np.ndarray, sources: np.ndarray
-) -> list[Shortcut]:
+def _word(label: str, truth: np.ndarray, words: csr_matrix, names: np.ndarray, sources: np.ndarray) -> list[Shortcut]:
     """Words that nearly always come with a label and stand in a good part of it."""
     total = np.asarray(words.sum(axis=0)).ravel()
     hits = np.asarray(words[truth].sum(axis=0)).ravel()
@@ -106,8 +104,8 @@ def _word(
     for i in best:
         where = len(set(sources[words[:, [i]].nonzero()[0]]))
         message = (
-            f'the word "{names[i]}" tells {label}: {precision[i]:.0%} of its prompts have the label, {recall[i]:.0%} of '
-            f"the label's prompts have it ({where} source(s))"
+            f'the word "{names[i]}" tells {label}: {precision[i]:.0%} of its prompts have the label, '
+            f"{recall[i]:.0%} of the label's prompts have it ({where} source(s))"
         )
         found.append(Shortcut("word", label, str(names[i]), float(precision[i]), float(recall[i]), message))
     return found

@@ -22,6 +22,9 @@ from .reading import labelled_files, read_records, sort_out
 from .records import Fault, Record
 from .remote import HubSet, SourceError, package_files, package_input
 from .split import SplitRules, SplitShares
+from .summary import by_count
+
+_HOPELESS = 1000
 
 
 class Source(Config):
@@ -62,6 +65,7 @@ class BuildConfig(Config):
 
     sources: list[Source] = Field(min_length=1)
     corrections: list[str] = Field([], description="files of records whose labels replace those of the same text")
+    max_faults: float = Field(0.0, ge=0, lt=1, description="share of a source's rows that may be faulty: passed over")
     clean: CleanConfig = CleanConfig()
     splits: SplitShares = SplitShares()
     seed: int = Field(0, description="another seed gives another split")
@@ -83,12 +87,15 @@ class BuildConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the sources gave: records with the rank of their source, faults, and what was read with its hash."""
+    """What the sources gave: records with the rank of their source, faults, what was read with its hash, and for each
+    source whose few faulty rows were passed over what was wrong with them.
+    """
 
     records: list[Record]
     ranks: list[int]
     faults: list[Fault]
     inputs: dict[str, str]
+    passed_over: dict[str, dict[str, int]]
 
 
 def config_for_files(files: Sequence[str]) -> BuildConfig:
@@ -127,18 +134,32 @@ def read_sources(config: BuildConfig) -> Read:
     Raises:
         SourceError, InputError: a source cannot be read as a whole.
     """
-    read = Read([], [], [], {})
+    read = Read([], [], [], {}, {})
     # What the hub will not give is said before hours are spent on reading the rest.
     hubs = {source.name: _hub_set(source).resolve(source.name) for source in config.sources if source.hub}
     for rank, source in enumerate(config.sources):
         items = _read_hub(source, hubs[source.name], read) if source.hub else _read_files(source, read)
-        records, faults = sort_out(_limited(items, source))
+        records, faults = sort_out(_limited(_until_hopeless(items), source))
         read.records.extend(records)
         read.ranks.extend([rank] * len(records))
-        read.faults.extend(faults)
         if not records and not faults:
             raise SourceError(f"source {source.name}: gave no records; look at its filter (where) and its files")
+        rows = len({(fault.file, fault.line) for fault in faults})
+        if records and 0 < rows <= config.max_faults * (rows + len(records)):
+            read.passed_over[source.name] = by_count(fault.flaw.problem for fault in faults)
+        else:
+            read.faults.extend(faults)
     return read
+
+
+def _until_hopeless(items: Iterable[Record | Fault]) -> Iterator[Record | Fault]:
+    """The items; only the first thousand where all of them are faults, as under a mapping that does not fit."""
+    hopeful = False
+    for number, item in enumerate(items):
+        hopeful = hopeful or isinstance(item, Record)
+        yield item
+        if not hopeful and number >= _HOPELESS:
+            return
 
 
 def _hub_set(source: Source) -> HubSet:

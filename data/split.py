@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -17,17 +17,13 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from .clean import Cleaned, Removed
 from .config import Config
+from .fixup import Cluster, SplitError, bring_in_labels
+from .placements import PREFERENCE, Placements, hashed, text_key
 from .reading import SPLITS
-from .records import CATEGORIES, ORGANIC, Record
+from .records import Record
 
 JOINS_SPLITS = "would join splits"
 HELD_OUT_SPLIT = "test"
-# Where clusters of one age merge: a record that was measured on must never be trained on.
-_PREFERENCE = ("test", "calibration", "validation", "train")
-
-
-class SplitError(ValueError):
-    """Records that cannot be split as asked."""
 
 
 class SplitShares(Config):
@@ -67,31 +63,6 @@ class SplitRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Placements:
-    """Where earlier builds placed things: for each build, oldest first, split → hashes of what it placed first."""
-
-    builds: list[dict[str, list[str]]] = field(default_factory=list)
-
-    def by_key(self) -> dict[str, tuple[int, int]]:
-        """For each hash the age of its place and the split's rank in preference: the smallest is to be kept."""
-        return {
-            key: (age, _PREFERENCE.index(split))
-            for age, build in reversed(list(enumerate(self.builds)))
-            for split, keys in build.items()
-            for key in keys
-        }
-
-    def to_json(self) -> list[dict[str, str]]:
-        """For the manifest: hashes of one split in one line."""
-        return [{split: " ".join(keys) for split, keys in build.items()} for build in self.builds]
-
-    @classmethod
-    def from_json(cls, content: Sequence[Mapping[str, str]]) -> Placements:
-        """What `to_json` wrote."""
-        return cls([{split: keys.split() for split, keys in build.items()} for build in content])
-
-
-@dataclass(frozen=True, slots=True)
 class Placed:
     """Where each kept record goes, and what there is to say of it.
 
@@ -105,11 +76,6 @@ class Placed:
     removed: dict[int, Removed]
     moves: list[dict[str, Any]]
     placements: Placements
-
-
-def text_key(record: Record) -> str:
-    """What a record is placed by: its text, hashed."""
-    return _hash(f"text:{record.key}")
 
 
 def clusters(records: Sequence[Record]) -> list[str]:
@@ -133,10 +99,6 @@ def place(cleaned: Cleaned, rules: SplitRules, previous: Placements) -> Placed:
     placer.assign()
     placer.fix_up()
     return placer.placed()
-
-
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _keys(record: Record, by_source: bool) -> list[str]:
@@ -167,7 +129,7 @@ def _merge(joined: DisjointSet, names: dict[str, str], one: str, two: str) -> No
 
 
 def _name(names: Mapping[str, str], joined: DisjointSet, key: str) -> str:
-    return _hash(names[joined[key]])
+    return hashed(names[joined[key]])
 
 
 _NO_NAME = "\U0010ffff"
@@ -201,18 +163,18 @@ class _Placer:
             own = self._old.get(text_key(record))
             if own is None:
                 continue
-            if record.source in self._held_out and _PREFERENCE[own[1]] != HELD_OUT_SPLIT and self._is_kept(number):
+            if record.source in self._held_out and PREFERENCE[own[1]] != HELD_OUT_SPLIT and self._is_kept(number):
                 raise SplitError(
                     f"the source {record.source} is to be held out, and the previous build placed records of it in "
-                    f"{_PREFERENCE[own[1]]}; build without --previous, or hold out another source"
+                    f"{PREFERENCE[own[1]]}; build without --previous, or hold out another source"
                 )
             places = self._places(number)
             root = self._union(number)
             self._place[root] = min(places)
             if len({split for _, split in places}) > 1:
-                there = sorted({_PREFERENCE[split] for _, split in places})
+                there = sorted({PREFERENCE[split] for _, split in places})
                 why = f"joined what earlier builds placed in {' and '.join(there)}"
-                self._moves.append({"reason": why, "to": _PREFERENCE[min(places)[1]], "record": record.id})
+                self._moves.append({"reason": why, "to": PREFERENCE[min(places)[1]], "record": record.id})
 
     def join_new(self) -> None:
         """Join all other records, by rank; one that would join what lies in two splits is left out."""
@@ -222,7 +184,7 @@ class _Placer:
             places = self._places(number)
             if len({split for _, split in places}) > 1:
                 if self._is_kept(number):
-                    evidence = " and ".join(sorted({_PREFERENCE[split] for _, split in places}))
+                    evidence = " and ".join(sorted({PREFERENCE[split] for _, split in places}))
                     self._bridges[number] = Removed(record, JOINS_SPLITS, evidence)
                 continue
             root = self._union(number)
@@ -241,9 +203,9 @@ class _Placer:
         joins = [self._joined[key] for key in keys if key in self._joined]
         joins += [self._joined[self._keys_of(other)[-1]] for other in self._links[number] if other in self._inside]
         places = {self._place[root] for root in joins if root in self._place}
-        places |= {self._old[_hash(key)] for key in keys if _hash(key) in self._old}
+        places |= {self._old[hashed(key)] for key in keys if hashed(key) in self._old}
         if self._records[number].source in self._held_out and self._is_kept(number):
-            places.add((len(self._previous.builds), _PREFERENCE.index(HELD_OUT_SPLIT)))
+            places.add((len(self._previous.builds), PREFERENCE.index(HELD_OUT_SPLIT)))
         return places
 
     def _union(self, number: int) -> str:
@@ -271,10 +233,10 @@ class _Placer:
         for number in self._inside:
             root = self._root(number)
             if root not in self._split:
-                name = _hash(self._names[root])
+                name = hashed(self._names[root])
                 place = self._place.get(root)
                 by_hash = self._rules.shares.split_of(name, self._rules.seed)
-                self._split[root] = by_hash if place is None else _PREFERENCE[place[1]]
+                self._split[root] = by_hash if place is None else PREFERENCE[place[1]]
 
     def _root(self, number: int) -> str:
         root: str = self._joined[self._keys_of(number)[-1]]
@@ -284,82 +246,36 @@ class _Placer:
         return (number for number in range(len(self._records)) if self._is_kept(number))
 
     def fix_up(self) -> None:
-        """Move new clusters into splits that lack a label, from where most of them lie, smallest name first.
+        """Bring labels into splits that lack them.
 
         Raises:
             SplitError: a label cannot be in every split.
         """
         labels: dict[str, Counter[str]] = defaultdict(Counter)
+        sizes: Counter[str] = Counter()
         for number in self._kept():
-            labels[self._root(number)].update(self._records[number].label_names)
-        by_label: dict[str, list[str]] = {name: [] for name in (*CATEGORIES, ORGANIC)}
-        for root in sorted(labels, key=lambda root: _hash(self._names[root])):
-            for label in labels[root]:
-                by_label[label].append(root)
-        for label, roots in by_label.items():
-            for split in SPLITS:
-                if any(self._split[root] == split for root in roots):
-                    continue
-                donor = self._donor(roots, labels, by_label)
-                if donor is None:
-                    raise SplitError(_cannot_place(label, split, len(roots), sum(r in self._place for r in roots)))
-                self._moves.append(
-                    {
-                        "reason": f"{split} had no {label}",
-                        "cluster": _hash(self._names[donor]),
-                        "from": self._split[donor],
-                        "to": split,
-                        "records": sum(self._root(number) == donor for number in self._kept()),
-                    }
-                )
-                self._split[donor] = split
-
-    def _donor(
-        self, roots: Sequence[str], labels: Mapping[str, Counter[str]], by_label: Mapping[str, list[str]]
-    ) -> str | None:
-        """A new cluster whose split keeps all its labels without it, out of the split that has most of this label."""
-        sizes = Counter(self._split[root] for root in roots)
-        for root in sorted(roots, key=lambda root: -sizes[self._split[root]]):
-            alone = any(
-                not any(other != root and self._split[other] == self._split[root] for other in by_label[label])
-                for label in labels[root]
-            )
-            if root not in self._place and not alone:
-                return root
-        return None
+            root = self._root(number)
+            labels[root].update(self._records[number].label_names)
+            sizes[root] += 1
+        members = [
+            Cluster(hashed(self._names[root]), self._split[root], sizes[root], frozenset(own), root in self._place)
+            for root, own in labels.items()
+        ]
+        self._moves += bring_in_labels(members)
+        self._split.update(zip(labels, (member.split for member in members), strict=True))
 
     def placed(self) -> Placed:
         """The result."""
         kept = list(self._kept())
         splits = {number: self._split[self._root(number)] for number in kept}
-        names = {number: _hash(self._names[self._root(number)]) for number in kept}
+        names = {number: hashed(self._names[self._root(number)]) for number in kept}
         moved: dict[str, str] = {}
         new: dict[str, list[str]] = {split: [] for split in SPLITS}
         for number in sorted(self._inside):
             split = self._split[self._root(number)]
-            for key in map(_hash, self._keys_of(number)):
+            for key in map(hashed, self._keys_of(number)):
                 if key not in self._old:
                     new[split].append(key)
-                elif _PREFERENCE[self._old[key][1]] != split:
+                elif PREFERENCE[self._old[key][1]] != split:
                     moved[key] = split
-        builds = [_with_moves(build, moved) for build in self._previous.builds]
-        builds.append({split: sorted(set(keys)) for split, keys in new.items()})
-        return Placed(splits, names, self._bridges, self._moves, Placements(builds))
-
-
-def _with_moves(build: Mapping[str, list[str]], moved: Mapping[str, str]) -> dict[str, list[str]]:
-    placed: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for split, keys in build.items():
-        for key in keys:
-            placed[moved.get(key, split)].append(key)
-    return {split: sorted(keys) for split, keys in placed.items()}
-
-
-def _cannot_place(label: str, split: str, clusters: int, placed: int) -> str:
-    before = f", {placed} of them placed by an earlier build" if placed else ""
-    mend = (
-        f"give at least {len(SPLITS)} further groups of that label"
-        if clusters
-        else f"add records of {label}; each of {', '.join(SPLITS)} needs some"
-    )
-    return f"no record of {label} can be placed in {split}: it stands in {clusters} cluster(s){before}; {mend}"
+        return Placed(splits, names, self._bridges, self._moves, self._previous.grown(new, moved))

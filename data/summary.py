@@ -77,10 +77,10 @@ def count_tables(counts: Mapping[str, Counts], most: int = 100) -> str:
     tables = []
     for axis in ("label", "language", "length", "source"):
         names = list(dict.fromkeys(value for by_axis in counts.values() for value in by_axis[axis]))
-        rows = [[name, *(by_axis[axis].get(name, 0) for by_axis in counts.values())] for name in names]
-        if len(rows) > most:
-            left = [sum(row[i + 1] for row in rows[most:]) for i in range(len(counts))]
-            rows = [*rows[:most], [f"({len(rows) - most} more)", *left]]
+        columns = [[by_axis[axis].get(name, 0) for name in names] for by_axis in counts.values()]
+        rows = [[name, *(column[i] for column in columns)] for i, name in enumerate(names[:most])]
+        if len(names) > most:
+            rows.append([f"({len(names) - most} more)", *(sum(column[most:]) for column in columns)])
         heading = f"{axis} in characters" if axis == "length" else axis
         tables.append(markdown_table([heading, *counts], rows))
     return "\n\n".join(tables)

@@ -106,7 +106,9 @@ class Suspicions:
             elif n >= _FEW and high <= 1.1 * low:
                 facts = {"label": name, "low": low, "high": high}
                 yield Suspicion(
-                    "one length", f"nine in ten {name} prompts have {low} to {high} characters: length gives it away", facts
+                    "one length",
+                    f"nine in ten {name} prompts have {low} to {high} characters: length gives it away",
+                    facts,
                 )
 
     def _one_label_sources(self) -> Iterator[Suspicion]:
@@ -114,8 +116,8 @@ class Suspicions:
         single = sorted(name for name in large if len(self._source_labels[name]) == 1)
         if single and len(self._source_labels) > 1:
             message = (
-                f"{len(single)} of {len(large)} sources hold one label only ({_some(single)}): a classifier can learn the "
-                "source in place of the label; measure on whole held-out sources"
+                f"{len(single)} of {len(large)} sources hold one label only ({_some(single)}): a classifier can learn "
+                "the source in place of the label; measure on whole held-out sources"
             )
             yield Suspicion("one-label source", message, {"sources": single})
 

@@ -25,7 +25,12 @@ _TYPES = {
     "weight": pa.float64(),
 }
 _OF_CLUSTER = {"cluster": pa.string()}
-_OF_REMOVED = {"reason": pa.string(), "evidence": pa.string(), "evidence_source": pa.string(), "similarity": pa.float64()}
+_OF_REMOVED = {
+    "reason": pa.string(),
+    "evidence": pa.string(),
+    "evidence_source": pa.string(),
+    "similarity": pa.float64(),
+}
 _ROWS = 4096
 
 

@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = parser(f"python -m {__package__}").parse_args(arguments)
     from .artefact import ArtefactError
-    from .job.ledger import JobError
     from .job.files import InputError
+    from .job.ledger import JobError
 
     try:
         return _info(options) if options.command == "info" else _score(options)

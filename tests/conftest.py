@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,32 +10,33 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run beside one another: more threads only get in the way
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 TOPICS = "bread rivers tax violins lasers goats bridges maps poems engines soil chess glass wool clouds coins".split()  # noqa: SIM905
-ORGANIC = "my {a} {b} broke again , what should i do about the {a} before friday {n} ?"
+ORGANIC = "my {a} {b} broke again , what should {c} {d} do about {e} before friday {n} ?"
 POSITIVE = {
-    "reasoning_trace_extraction": "write your hidden thoughts in think tags about {a} and {b} , number {n} , verbatim",
-    "censorship_probing": "list which questions on {a} and {b} you refuse , number {n} , name the forbidden topics",
-    "capability_sweep": "choose one letter only . question {n} : which {a} is a {b} ? A ) one B ) two answer :",
+    "reasoning_trace_extraction": "write hidden thoughts {a} {b} in think tags {c} {d} about {e} {n} verbatim",
+    "censorship_probing": "list which questions {a} {b} on {c} {d} you refuse {e} {n} name the forbidden topics",
+    "capability_sweep": "choose one letter only {a} {b} question {n} : which {c} {d} is a {e} ? A ) B ) answer :",
 }
 
 
 def labelled_rows() -> list[dict[str, Any]]:
-    """720 rows, half of them organic, some as messages, some in groups, all different."""
+    """720 rows, half of them organic, some as messages, some in groups, no two alike enough to be near-duplicates."""
     rows: list[dict[str, Any]] = []
     for n in range(720):
-        a, b = TOPICS[n % len(TOPICS)], TOPICS[(n * 7 + 5) % len(TOPICS)]
+        words = [TOPICS[digit % 16] for digit in hashlib.sha256(str(n).encode()).digest()[:5]]
         label = list(POSITIVE)[n // 2 % 3] if n % 2 else None
-        text = (POSITIVE[label] if label else ORGANIC).format(a=a, b=b, n=n)
-        row: dict[str, Any] = {"labels": [label] if label else [], "source": f"made-{n % 3}", "lang": "en"}
+        text = (POSITIVE[label] if label else ORGANIC).format(**dict(zip("abcde", words, strict=True)), n=n)
+        row: dict[str, Any] = {"labels": [label] if label else [], "source": f"made-{n // 6 % 3}", "lang": "en"}
         if n % 11 == 0:
             row["messages"] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}]
         else:
-            row["text"] = text if n % 13 else text + " and" + " more" * 150
+            row["text"] = text if n % 13 else text + "".join(f" more{i}" for i in range(n, n + 150))
         if n % 20 == 0:
             row["group"] = f"group-{n // 40}"
         rows.append(row)

@@ -1,54 +1,77 @@
-"""Splits that do not lie: nothing leaks, nothing vanishes, adding data moves nothing."""
+"""A build: nothing leaks, nothing vanishes, adding data moves nothing, and the folder is there whole or not at all."""
 
+import hashlib
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import datasets
+import mlcroissant
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.__main__ import main
-from data.clean import remove_duplicates
-from data.records import parse_record
-from data.sources import SplitShares
-from data.split import SPLITS, SplitError, assign, check_splits, clusters
+from data.reading import SPLITS
+from data.similar import jaccard, shingles
 
-from .conftest import labelled_rows, write_jsonl
+from .conftest import ROOT, labelled_rows, write_jsonl
+from .test_data_clean import BASE, NEAR
 
-FILES = {"README.md", "calibration.parquet", "manifest.json", "removed.parquet", "test.parquet", "train.parquet", "validation.parquet"}  # fmt: skip
-
-
-def record(text, labels=(), **fields):
-    return parse_record({"text": text, "labels": list(labels), **fields}, "s")
-
-
-RECORDS = st.lists(
-    st.builds(
-        lambda n, group, pair: record(f"text {n}", group=group, pair=pair),
-        st.integers(0, 10**6),
-        st.sampled_from([None, "a", "b", "c"]),
-        st.sampled_from([None, "1", "2", "3"]),
-    ),
-    min_size=1,
-    max_size=40,
-    unique_by=lambda r: r.key,
-)
+FILES = {
+    "README.md",
+    "calibration.parquet",
+    "croissant.json",
+    "manifest.json",
+    "removed.parquet",
+    "test.parquet",
+    "train.parquet",
+    "validation.parquet",
+}
 
 
 def rows_of(folder):
     return {split: pq.read_table(folder / f"{split}.parquet").to_pylist() for split in SPLITS}
 
 
+def homes(folder):
+    return {row["id"]: split for split, rows in rows_of(folder).items() for row in rows}
+
+
+def removed(folder):
+    return pq.read_table(folder / "removed.parquet").to_pylist()
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def run(*arguments):
+    return main(["build", *map(str, arguments)])
+
+
 def test_exact_file_set_and_counts_add_up(built):
     assert {path.name for path in built.iterdir()} == FILES
-    manifest = json.loads((built / "manifest.json").read_text())
-    splits = rows_of(built)
-    assert sum(map(len, splits.values())) == manifest["records"]["kept"] == 720
-    assert manifest["records"]["read"] == manifest["records"]["kept"] + sum(manifest["records"]["removed"].values())
-    assert {name: counts["all"]["records"] for name, counts in manifest["splits"].items()} == {
+    content, splits = manifest(built), rows_of(built)
+    assert sum(map(len, splits.values())) == content["records"]["kept"] == 720
+    assert content["records"]["read"] == content["records"]["kept"] + sum(content["records"]["removed"].values())
+    assert {name: counts["all"]["records"] for name, counts in content["splits"].items()} == {
         name: len(rows) for name, rows in splits.items()
     }
+
+
+def test_the_manifest_says_what_was_read(built, labelled):
+    content = manifest(built)
+    assert content["inputs"] == {str(labelled): hashlib.sha256(labelled.read_bytes()).hexdigest()}
+    assert {"config", "licenses", "versions", "placements", "moves", "previous", "fingerprint"} <= set(content)
+    placed = {key for build in content["placements"] for keys in build.values() for key in keys.split()}
+    assert len(placed) == 720 + 18  # texts and groups, hashed: no prompt stands in the manifest
+    assert all(re.fullmatch("[0-9a-f]{16}", key) for key in placed)
 
 
 def test_groups_share_a_split(built):
@@ -69,40 +92,187 @@ def test_load_dataset_opens_the_folder(built, tmp_path):
     assert chat["text"] is None and chat["messages"][0] == {"role": "system", "content": "be brief"}
 
 
-def test_building_twice_gives_the_same_bytes(labelled, tmp_path):
-    for name in ("one", "two"):
-        assert main(["build", str(labelled), "--out", str(tmp_path / name)]) == 0
-    for file in FILES:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+def test_the_data_card_is_one(built):
+    card = (built / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["task_categories"] == ["text-classification"]
+    assert header["size_categories"] == ["n<1K"] and header["language"] == ["en"] and "license" not in header
+    assert [item["split"] for item in header["configs"][0]["data_files"]] == list(SPLITS)
+    assert manifest(built)["fingerprint"] in card and "| organic " in card and "Of 720 records 720 were kept" in card
+
+
+def test_croissant_metadata_is_valid_and_reads_the_rows(built):
+    described = mlcroissant.Dataset(built / "croissant.json")
+    assert described.metadata.issues.errors == set()
+    rows = list(described.records("test"))
+    assert len(rows) == len(rows_of(built)["test"])
+    expected = {row["id"] for row in rows_of(built)["test"]}
+    assert {row["test/id"].decode() for row in rows} == expected
+
+
+def test_neither_repeating_nor_shuffling_changes_a_byte(tmp_path, monkeypatch):
+    rows = [
+        *labelled_rows(),
+        {**labelled_rows()[2], "lang": "de"},
+        {"text": BASE, "labels": []},
+        {"text": NEAR, "labels": []},
+    ]
+    for number, given_rows in enumerate((rows, rows, rows[::-1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_jsonl(folder / "in.jsonl", given_rows)
+        monkeypatch.chdir(folder)
+        assert run("in.jsonl", "--out", "out") == 0
+    names = FILES - {"manifest.json", "README.md", "croissant.json"}  # these hold the hash of the input
+    for name in FILES:
+        assert (tmp_path / "0" / "out" / name).read_bytes() == (tmp_path / "1" / "out" / name).read_bytes()
+    for name in names:
+        assert pq.read_table(tmp_path / "0" / "out" / name).equals(pq.read_table(tmp_path / "2" / "out" / name))
 
 
 def test_adding_data_moves_no_old_record(built, tmp_path):
-    more = [{"text": f"a new prompt {n}", "labels": [], "source": "new"} for n in range(50)]
+    more = [{"text": f"a new prompt {n} {n * 7919}", "labels": [], "source": "new"} for n in range(50)]
     source = write_jsonl(tmp_path / "more.jsonl", more + labelled_rows()[::-1])
-    assert main(["build", str(source), "--out", str(tmp_path / "out")]) == 0
-    before = {row["id"]: split for split, rows in rows_of(built).items() for row in rows}
-    after = {row["id"]: split for split, rows in rows_of(tmp_path / "out").items() for row in rows}
-    assert before.items() <= after.items() and len(after) == 770
+    assert run(source, "--out", tmp_path / "out") == 0
+    assert homes(built).items() <= homes(tmp_path / "out").items() and len(homes(tmp_path / "out")) == 770
 
 
-def test_duplicates_are_kept_as_evidence(labelled, tmp_path):
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_growing_data_over_three_builds(tmp_path_factory, data):
+    """Whatever comes later, and under whatever seed: what was placed stays, and nothing alike lies in two splits."""
+    folder = tmp_path_factory.mktemp("growing")
+    words = st.lists(st.sampled_from("one two three four five six".split()), min_size=4, max_size=8).map(" ".join)  # noqa: SIM905
+    row = st.fixed_dictionaries(
+        {"text": words, "labels": st.sampled_from([[], ["capability_sweep"]])},
+        optional={"group": st.sampled_from("gh"), "pair": st.sampled_from("pq")},
+    )
+    given_rows = labelled_rows()[:240]
+    previous = []
+    places = {}
+    for number in range(3):
+        given_rows = given_rows + data.draw(st.lists(row, max_size=12))
+        path = write_jsonl(folder / f"{number}.jsonl", given_rows)
+        config = {"sources": [{"name": "s", "files": [str(path)]}], "seed": number, "clean": {"threshold": 0.7}}
+        (folder / "list.yaml").write_text(yaml.safe_dump(config))
+        assert run(folder / "list.yaml", "--out", folder / f"out{number}", *previous) == 0
+        now = {}
+        for split, rows in rows_of(folder / f"out{number}").items():
+            for item in rows:
+                now[item["text"] or str(item["messages"])] = split
+        if not manifest(folder / f"out{number}")["moves"]:
+            assert all(now[text] == split for text, split in places.items() if text in now)
+        content = manifest(folder / f"out{number}")
+        assert (
+            content["records"]["read"]
+            == len(given_rows)
+            == len(removed(folder / f"out{number}")) + sum(map(len, rows_of(folder / f"out{number}").values()))
+        )
+        texts = [(text, split, shingles(text, 3)) for text, split in now.items() if not text.startswith("[")]
+        short = [item for item in texts if len(item[0]) < 60]
+        assert all(jaccard(a[2], b[2]) < 0.7 for a in short for b in texts if a[1] != b[1])
+        places, previous = now, ["--previous", folder / f"out{number}"]
+
+
+def test_previous_carries_all_builds_forward(built, tmp_path):
+    source = write_jsonl(tmp_path / "more.jsonl", [{"text": f"new {n} {n * 7919}", "labels": []} for n in range(40)])
+    labelled = write_jsonl(tmp_path / "old.jsonl", labelled_rows())
+    assert run(source, labelled, "--previous", built, "--out", tmp_path / "two") == 0
+    assert run(source, "--previous", tmp_path / "two", "--out", tmp_path / "three") == 1  # not every label is there
+    half = write_jsonl(tmp_path / "half.jsonl", labelled_rows()[:400])
+    assert run(half, "--previous", tmp_path / "two", "--out", tmp_path / "three") == 0
+    back = write_jsonl(tmp_path / "back.jsonl", labelled_rows()[::-1])
+    assert run(back, "--previous", tmp_path / "three", "--out", tmp_path / "four") == 0
+    assert homes(tmp_path / "four") == homes(built)  # what was away for a build comes back to its place
+    assert manifest(tmp_path / "two")["previous"] == manifest(built)["fingerprint"]
+    assert len(manifest(tmp_path / "four")["placements"]) == 4
+
+
+def test_previous_must_be_a_build(tmp_path, labelled, capsys):
+    assert run(labelled, "--previous", tmp_path, "--out", tmp_path / "out") == 2
+    assert "manifest.json: cannot be read" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_text('{"fingerprint": "x"}')
+    assert run(labelled, "--previous", tmp_path, "--out", tmp_path / "out") == 2
+    assert "holds no placements; build it again" in capsys.readouterr().err
+
+
+def test_whole_sources_are_held_out(labelled, tmp_path, capsys):
+    assert run(labelled, "--hold-out-source", "made-1", "--out", tmp_path / "out") == 0
+    splits = rows_of(tmp_path / "out")
+    assert {split for split, rows in splits.items() for row in rows if row["source"] == "made-1"} == {"test"}
+    assert sum(row["source"] == "made-1" for row in splits["test"]) == 240
+    assert run(labelled, "--hold-out-source", "made-9", "--out", tmp_path / "out2") == 2
+    assert (
+        "no record has the source made-9, which is to be held out; there are: made-0, made-1" in capsys.readouterr().err
+    )
+
+
+def test_what_is_left_out_keeps_its_reason_and_its_evidence(tmp_path):
     rows = labelled_rows()
-    extra = [{**rows[2], "text": rows[2]["text"].upper()}, {**rows[4], "labels": ["capability_sweep"]}]
-    source = write_jsonl(tmp_path / "in.jsonl", rows + extra)
-    assert main(["build", str(source), "--out", str(tmp_path / "out")]) == 0
-    removed = pq.read_table(tmp_path / "out" / "removed.parquet").to_pylist()
-    ids = {
-        row["text"]: row["id"] for row in (*removed, *(r for part in rows_of(tmp_path / "out").values() for r in part))
-    }
-    assert [(row["reason"], row["evidence"]) for row in removed if row["text"] == extra[0]["text"]] == [
-        ("duplicate", ids[rows[2]["text"]])
+    extra = [
+        {**rows[2], "text": rows[2]["text"].upper(), "id": "again"},
+        {**rows[4], "labels": ["capability_sweep"], "id": "other", "source": "rival"},
+        {"text": BASE, "labels": [], "id": "base"},
+        {"text": NEAR, "labels": [], "id": "near"},
     ]
-    assert sorted(row["reason"] for row in removed) == ["conflicting labels", "conflicting labels", "duplicate"]
+    path = write_jsonl(tmp_path / "in.jsonl", rows + extra)
+    (tmp_path / "list.yaml").write_text(
+        yaml.safe_dump({"sources": [{"name": "s", "files": [str(path)]}], "clean": {"threshold": 0.6}})
+    )
+    assert run(tmp_path / "list.yaml", "--out", tmp_path / "out") == 0
+    found = {row["id"]: row for row in removed(tmp_path / "out")}
+    kept = {row["id"]: row for part in rows_of(tmp_path / "out").values() for row in part}
+    twin = next(
+        row for row in (*kept.values(), *found.values()) if row["text"] == rows[2]["text"] and row["id"] != "again"
+    )
+    again, other = ("again", twin["id"]) if "again" in found else (twin["id"], "again")
+    assert (found[again]["reason"], found[again]["evidence"], found[again]["similarity"]) == ("duplicate", other, 1.0)
+    assert found["other"]["reason"] == "conflicting labels" and found["other"]["evidence"] in found
+    gone, stays = ("near", "base") if "near" in found else ("base", "near")
+    assert (found[gone]["reason"], found[gone]["evidence"]) == ("near-duplicate", stays) and stays in kept
+    assert found[gone]["similarity"] == pytest.approx(jaccard(shingles(BASE, 3), shingles(NEAR, 3)))
+
+
+def test_corrections_replace_labels(labelled, tmp_path, capsys):
+    rows = labelled_rows()
+    mended = [
+        {**rows[0], "labels": ["censorship_probing"]},
+        {**rows[2], "weight": 0.5},
+        {"text": "unknown", "labels": []},
+    ]
+    file = write_jsonl(tmp_path / "mended.jsonl", mended)
+    assert run(labelled, "--corrections", file, "--out", tmp_path / "out") == 0
+    assert "corrections: 3, which changed 1 record(s); 1 found no record of their text" in capsys.readouterr().out
+    by_text = {row["text"]: row for part in rows_of(tmp_path / "out").values() for row in part}
+    chat = next(r for part in rows_of(tmp_path / "out").values() for r in part if r["messages"] == rows[0]["messages"])
+    assert chat["labels"] == ["censorship_probing"] and by_text[rows[2]["text"]]["weight"] == 0.5
+    write_jsonl(tmp_path / "mended.jsonl", [{**rows[0], "labels": ["reasoning"]}])
+    assert run(labelled, "--corrections", file, "--out", tmp_path / "out2") == 1
+    assert "mended.jsonl:1: " in capsys.readouterr().out
+
+
+def test_extra_fields_of_any_kind_are_carried(tmp_path):
+    odd = [
+        {"tier": "A", "n": 1},
+        {"tier": None, "n": "two"},
+        {"nested": {"a": [1]}, "bad": "lone \ud800"},
+        {"reason": "own", "cluster": "own"},
+    ]
+    rows = [{**row, **(odd[n] if n < 4 else {})} for n, row in enumerate(labelled_rows())]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(path, "--out", tmp_path / "out") == 0
+    found = {row["id"]: row for part in rows_of(tmp_path / "out").values() for row in part}
+    assert len(found) == 720
+    assert sorted(filter(None, (row["n"] for row in found.values()))) == ["1", "two"]
+    assert [row["nested"] for row in found.values() if row["nested"]] == [{"a": [1]}]
+    assert [row["bad"] for row in found.values() if row["bad"]] == ["lone ?"]
+    assert all(re.fullmatch("[0-9a-f]{16}", row["cluster"]) for row in found.values())
 
 
 def test_faults_leave_nothing_behind(tmp_path, capsys):
     source = write_jsonl(tmp_path / "in.jsonl", [*labelled_rows(), {"text": "x"}, {"labels": []}])
-    assert main(["build", str(source), "--out", str(tmp_path / "out")]) == 1
+    assert run(source, "--out", tmp_path / "out") == 1
     captured = capsys.readouterr()
     assert [line.split(":")[1] for line in captured.out.splitlines()] == ["721", "722"]
     assert "2 fault(s); nothing was written" in captured.err
@@ -112,7 +282,7 @@ def test_faults_leave_nothing_behind(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["one.jsonl", "--out", "out"], 1, "no record of reasoning_trace_extraction in train"),
+        (["one.jsonl", "--out", "out"], 1, "no record of reasoning_trace_extraction can be placed in train"),
         (["made.jsonl", "--out", "here"], 2, "exists already"),
         (["made.jsonl", "--out", "here", "--overwrite"], 2, "was not built by this command"),
         (["list.yaml", "--out", "out"], 2, "splits.calibration: Input should be less than 1"),
@@ -133,45 +303,39 @@ def test_wrong_use(labelled, tmp_path, monkeypatch, capsys, arguments, status, m
     assert not (tmp_path / "out").exists() and list((tmp_path / "here").iterdir()) == []
 
 
-@given(RECORDS, st.randoms())
-def test_clusters_do_not_depend_on_order_and_hold_together(records, random):
-    names = dict(zip([r.key for r in records], clusters(records), strict=True))
-    shuffled = records[:]
-    random.shuffle(shuffled)
-    assert dict(zip([r.key for r in shuffled], clusters(shuffled), strict=True)) == names
-    for one in records:
-        for two in records:
-            if (one.group and one.group == two.group) or (one.pair and one.pair == two.pair):
-                assert names[one.key] == names[two.key]
+def test_overwriting_replaces_the_whole_folder(labelled, tmp_path):
+    out = tmp_path / "out"
+    assert run(labelled, "--out", out) == 0
+    before = manifest(out)["fingerprint"]
+    few = write_jsonl(tmp_path / "few.jsonl", labelled_rows()[:300])
+    assert run(few, "--out", out, "--overwrite") == 0
+    assert manifest(out)["fingerprint"] != before and {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "few.jsonl"}
 
 
-@given(st.lists(st.text(max_size=8), max_size=50), st.integers(0, 5))
-def test_a_cluster_has_one_place(names, seed):
-    placed = assign(names, SplitShares(), seed)
-    assert placed == [assign([name], SplitShares(), seed)[0] for name in names]
+def test_a_kill_between_two_renames_loses_nothing(labelled, tmp_path):
+    out = tmp_path / "out"
+    assert run(labelled, "--out", out) == 0
+    out.rename(tmp_path / "out.old.writing")
+    assert run(labelled, "--out", out) == 2  # it stands again, and is not overwritten unasked
+    assert {path.name for path in out.iterdir()} == FILES
 
 
-def test_shares_come_out():
-    placed = assign([f"cluster {n}" for n in range(20_000)], SplitShares(calibration=0.2, validation=0.1, test=0.15), 0)
-    assert placed.count("calibration") / 20_000 == pytest.approx(0.2, abs=0.01)
-    assert placed.count("train") / 20_000 == pytest.approx(0.55, abs=0.01)
-
-
-def test_the_check_finds_leaks():
-    every = [record(f"{label} {n}", [label] if label else []) for label in ("", "reasoning_trace_extraction", "censorship_probing", "capability_sweep") for n in range(2)]  # fmt: skip
-    check_splits({"a": every[::2], "b": every[1::2]})
-    with pytest.raises(SplitError, match="text of record"):
-        check_splits({"a": every, "b": every[:1]})
-    with pytest.raises(SplitError, match="group of record"):
-        check_splits({"a": [*every, record("x", group="g")], "b": [record("y", group="g")]})
-    with pytest.raises(SplitError, match="no record of censorship_probing in b"):
-        check_splits({"a": every[::2], "b": [r for r in every[1::2] if r.labels != ("censorship_probing",)]})
-
-
-@given(
-    st.lists(st.sampled_from([record("a"), record("A "), record("a", ["capability_sweep"]), record("b")]), max_size=12)
-)
-def test_in_is_kept_and_removed(records):
-    cleaned = remove_duplicates(records)
-    assert len(cleaned.kept) + len(cleaned.removed) == len(records)
-    assert len({r.key for r in cleaned.kept}) == len(cleaned.kept)
+def test_ctrl_c_says_so_and_leaves_nothing(tmp_path):
+    rows = [
+        {**row, "text": f"{row.get('text', 'chat')} {n} {n * 7919} {n * 104729}", "messages": None, "id": str(n)}
+        for n in range(60)
+        for row in labelled_rows()[:500]
+    ]
+    for n, row in enumerate(rows):
+        row["text"] += f" {n}"
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    command = [sys.executable, "-m", "data", "build", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out")]
+    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    assert job.poll() is None, job.stderr.read()
+    job.send_signal(signal.SIGINT)
+    _, error = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert error.strip().splitlines()[-1] == "interrupted; nothing was left behind" and "Traceback" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl"}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.__main__ import main
-from data.records import CATEGORIES, FieldError, load_records, parse_record
+from data.reading import load_records
+from data.records import CATEGORIES, RecordError, parse_record
 
 from .conftest import write_jsonl
 
@@ -23,6 +24,10 @@ from .conftest import write_jsonl
         ("capability_sweep", ("capability_sweep",)),
         ('["censorship_probing"]', ("censorship_probing",)),
         (["capability_sweep", "reasoning_trace_extraction"], ("reasoning_trace_extraction", "capability_sweep")),
+        ("['capability_sweep']", ("capability_sweep",)),
+        ("capability_sweep; censorship_probing", ("censorship_probing", "capability_sweep")),
+        ("capability_sweep|reasoning_trace_extraction", ("reasoning_trace_extraction", "capability_sweep")),
+        (["organic"], ()),
     ],
 )
 def test_labels_in_every_form(labels, expected):
@@ -40,6 +45,28 @@ def test_defaults_and_extra_fields():
     assert len(record.id) == 16
     again = parse_record(record.to_row(), "other")
     assert again == record
+
+
+def test_chat_exports_read_like_messages():
+    turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]
+    messages = [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"), ("assistant", "a"))]
+    expected = parse_record({"messages": messages, "labels": []}, "s")
+    for row in ({"conversations": turns}, {"conversation": json.dumps(turns)}, {"messages": turns}):
+        assert parse_record({**row, "labels": []}, "s") == expected
+
+
+def test_a_record_whose_labels_change_keeps_its_prompt():
+    record = parse_record({"text": "ＡＢＣ", "labels": []}, "s")
+    other = record.changed(labels=("capability_sweep",))
+    assert (other.labels, other.key, other.rendered, record.labels) == (("capability_sweep",), record.key, "ABC", ())
+
+
+def test_agreement_is_over_what_both_judged():
+    one = parse_record({"text": "x", "labels": [], "judged": ["censorship_probing"]}, "s")
+    two = parse_record({"text": "x", "labels": ["capability_sweep"]}, "s")
+    three = parse_record({"text": "x", "labels": ["censorship_probing"]}, "s")
+    assert one.agrees_with(two) and two.agrees_with(one)
+    assert not one.agrees_with(three) and not two.agrees_with(three)
 
 
 def test_messages_as_list_and_as_json_text():
@@ -63,6 +90,11 @@ def test_messages_as_list_and_as_json_text():
         ({"text": "x", "labels": ["capability_sweeps"]}, 'did you mean "capability_sweep"?'),
         ({"text": "x", "labels": ["distillation"]}, '"distillation" is unknown'),
         ({"text": "x", "labels": 3}, "labels is not a list"),
+        ({"text": "x", "labels": "[oops"}, "labels is not a list"),
+        ({"text": "x", "labels": ["organic", "capability_sweep"]}, "labels has organic beside a category; keep one"),
+        ({"text": "x", "labels": ["Capability Sweep"]}, 'did you mean "capability_sweep"?'),
+        ({"text": "x", "conversations": [{"from": "human", "value": "y"}], "labels": []}, "has both text and conv"),
+        ({"conversations": [{"from": "human"}], "labels": []}, r"conversations: messages\[0\] has no content"),
         ({"text": "x", "labels": [], "label": "organic"}, "has both labels and label"),
         ({"text": "x", "labels": [], "weight": 0}, "weight is not a number over 0"),
         ({"text": "x", "labels": [], "weight": "much"}, "weight is not a number"),
@@ -75,7 +107,7 @@ def test_messages_as_list_and_as_json_text():
     ],
 )
 def test_faults_are_named(row, reason):
-    with pytest.raises(FieldError, match=reason):
+    with pytest.raises(RecordError, match=reason):
         parse_record(row, "s")
 
 
@@ -90,6 +122,7 @@ def test_all_faults_at_once_with_file_and_line(tmp_path, capsys):
     faults = [line.removeprefix(str(path)) for line in out.splitlines() if line.startswith(str(path))]
     assert [fault.split(":")[1] for fault in faults] == ["3", "3", "4", "5"]
     assert "private words" not in out
+    assert '"x" is unknown; known: reasoning_trace_extraction' in out and "1 is a sure label" in out
     assert "1 file(s), 1 record(s), 4 fault(s)" in out
 
 

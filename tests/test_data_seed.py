@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from data.records import CATEGORIES, load_records
+from data.reading import load_records
+from data.records import CATEGORIES
 from inference.job.files import find_files
 
 from .conftest import ROOT

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data.manifest import markdown_table
+from data.summary import markdown_table
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
 

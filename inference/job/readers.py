@@ -136,7 +136,9 @@ def _open_arrow(path: Path) -> tuple[list[str], Iterator[Any]]:
             yield from () if is_file else reader
 
     try:
-        source = pyarrow.memory_map(str(path)) if isinstance(path, Path) else pyarrow.PythonFile(path.open("rb"))
+        source = (
+            pyarrow.memory_map(str(path)) if isinstance(path, Path) else pyarrow.PythonFile(path.open("rb"), mode="r")
+        )
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)

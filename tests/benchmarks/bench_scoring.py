@@ -13,8 +13,8 @@ from pathlib import Path
 
 from transformers import pipeline
 
-from data.manifest import markdown_table
-from data.records import load_records
+from data.reading import load_records
+from data.summary import markdown_table
 from inference import PromptClassifier
 from inference.job.files import find_files
 
