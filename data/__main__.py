@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,14 +96,24 @@ def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    options = parser().parse_args(arguments)
+    try:
+        return _run(parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     from inference.job.files import InputError
 
     from .config import ConfigError
+    from .fixup import SplitError
     from .leaks import LeakError
     from .manifest import ManifestError
     from .remote import SourceError
-    from .split import SplitError
 
     commands = {"check": _check, "build": _build, "audit": _audit}
     try:
@@ -113,12 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, InputError, ManifestError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -27,12 +27,11 @@ from tqdm import tqdm
 from inference.artefact import write_text
 
 from .clean import CONFLICT, DUPLICATE
-from .reading import MANIFEST_FILE, SPLITS
+from .reading import MANIFEST_FILE, REMOVED_FILE, SPLITS
 from .records import CATEGORIES, ORGANIC, Record, parse_record
 from .shortcuts import Shortcut, find_shortcuts
 from .similar import tokens
 from .summary import by_count
-from .tables import REMOVED_FILE
 
 SUSPECTS_FILE = "suspects.jsonl"
 REPORT_FILE = "audit.json"

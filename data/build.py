@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def build(config: BuildConfig, out: Path, overwrite: bool = False, previous: Pat
     if out.exists() and not (out / MANIFEST_FILE).exists():
         raise BuildError(f"{out}: was not built by this command and is not overwritten; name another folder")
     placements, before = read_placements(previous) if previous else (Placements(), None)
-    read = read_sources(config)
+    read = read_sources(config, out)
     corrected = apply_corrections(read.records, config.corrections)
     if faults := [*read.faults, *corrected.faults]:
         raise BuildError(f"{len(faults)} fault(s); nothing was written", faults)
@@ -101,13 +102,15 @@ def _by_rank(records: Sequence[Record], read: Read, placements: Placements) -> l
     boundary pairs, which cannot give way, then by source as listed, then by a hash of the text.
     """
     old = placements.by_key()
-    ranked = [
-        (text_key(record) not in old, not record.pair, rank, record.key, record.id, number)
-        for number, (record, rank) in enumerate(zip(records, read.ranks, strict=True))
-    ]
-    # Rows with one text and one id differ in other fields alone: their own content settles what comes first.
-    order = sorted(ranked, key=lambda entry: (*entry[:5], json.dumps(records[entry[5]].to_row(), default=str)))
-    return [records[entry[5]] for entry in order]
+    twins = Counter((record.key, record.id) for record in records)
+
+    def rank(number: int) -> tuple[Any, ...]:
+        record = records[number]
+        # Rows with one text and one id differ in other fields alone: these settle what comes first.
+        rest = json.dumps(record.to_row(), default=str) if twins[record.key, record.id] > 1 else ""
+        return text_key(record) not in old, not record.pair, read.ranks[number], record.key, record.id, rest
+
+    return [records[number] for number in sorted(range(len(records)), key=rank)]
 
 
 def _splits(cleaned: Cleaned, placed: Placed) -> dict[str, list[Record]]:

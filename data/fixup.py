@@ -67,12 +67,8 @@ def _giver(having: Sequence[Cluster], ordered: Sequence[Cluster]) -> Cluster | N
     """A cluster that may be moved and whose split keeps all its labels without it."""
     sizes = Counter(cluster.split for cluster in having)
     for cluster in sorted(having, key=lambda cluster: -sizes[cluster.split]):
-        left = {
-            label
-            for other in ordered
-            if other.split == cluster.split and other is not cluster
-            for label in other.labels
-        }
+        beside = [other for other in ordered if other.split == cluster.split and other is not cluster]
+        left = {label for other in beside for label in other.labels}
         if not cluster.is_held and cluster.labels <= left:
             return cluster
     return None

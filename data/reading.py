@@ -13,11 +13,16 @@ from inference.job.readers import Row, read_rows
 from .records import Fault, Flaw, Record, RecordError, parse_record
 
 MANIFEST_FILE = "manifest.json"
+REMOVED_FILE = "removed.parquet"
 SPLITS = ("train", "calibration", "validation", "test")
 
 
-def labelled_files(names: Sequence[str]) -> list[Path]:
+def labelled_files(names: Sequence[str], without: Path | None = None) -> list[Path]:
     """The files behind paths, folders, globs and URLs; of a built folder its splits, not what was removed.
+
+    Args:
+        names: what to look for.
+        without: a folder whose files are passed over, wherever they are found.
 
     Raises:
         InputError: a name stands for nothing that can be read.
@@ -28,8 +33,12 @@ def labelled_files(names: Sequence[str]) -> list[Path]:
         if (folder / MANIFEST_FILE).is_file() and (folder / f"{SPLITS[0]}.parquet").is_file():
             found.update(dict.fromkeys(folder / f"{split}.parquet" for split in SPLITS))
         else:
-            found.update(dict.fromkeys(find_files([name])))
-    return list(found)
+            found.update(dict.fromkeys(path for path in find_files([name]) if not _is_removed(path)))
+    return [path for path in found if without is None or without.absolute() not in path.absolute().parents]
+
+
+def _is_removed(path: Path) -> bool:
+    return path.name == REMOVED_FILE and (path.parent / MANIFEST_FILE).is_file()
 
 
 def read_records(paths: Iterable[Path], progress: str | None = None) -> Iterator[Record | Fault]:

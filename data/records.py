@@ -35,7 +35,8 @@ class Flaw:
     mend: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.problem}; {self.mend}" if self.mend else self.problem
+        found = f" (found: {self.value})" if self.value is not None and self.value not in self.problem else ""
+        return self.problem + found + (f"; {self.mend}" if self.mend else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,8 @@ def _prompt(
         clean: str = without_surrogates(text)
         return clean, None, render_prompt(clean)
     except PromptError as error:
-        form = None if name == "text" else 'write a list of {"role": …, "content": …} objects, in CSV as JSON'
+        as_turns = 'write a list of {"role": …, "content": …} objects, in CSV as JSON'
+        form = "leave the row out" if name == "text" else as_turns
         flaws.found(f"{name}: {error}", name, mend=form)
         return None, None, ""
 

@@ -6,6 +6,7 @@ Mining of Massive Datasets, chapter 3), which only proposes; exact Jaccard simil
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,27 +133,33 @@ def similar_across(texts: Sequence[np.ndarray], places: np.ndarray, threshold: f
     """
     if not len(texts):
         return None
-    sizes = np.array([len(text) for text in texts])
-    flat = np.concatenate(list(texts))
-    owner = np.repeat(np.arange(len(texts)), sizes)
-    values, counts = np.unique(flat, return_counts=True)
-    frequency = counts[np.searchsorted(values, flat)]
-    order = np.lexsort((flat, frequency, owner))
-    rank = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
-    kept = order[rank < np.repeat(prefix, sizes)]
-    kept = kept[frequency[kept] > 1]
-    kept = kept[np.argsort(flat[kept], kind="stable")]
-    bounds = np.flatnonzero(np.diff(flat[kept])) + 1
+    # Any order of shingles that is the same for all texts will do; the nearer it is to rarity, the fewer pairs are
+    # compared. Counting by the leading bits is near enough, and small.
+    counts = np.zeros(1 << 22, dtype=np.int64)
+    for text in texts:
+        np.add.at(counts, text >> 10, 1)
+    rare, owner = [], []
+    for number, text in enumerate(texts):
+        size = len(text) - math.ceil(threshold * len(text) - 1e-9) + 1
+        order = np.argpartition(counts[text >> 10] << 32 | text, min(size, len(text) - 1))[:size]
+        rare.append(text[order])
+        owner.append(np.full(size, number, dtype=np.int32))
+    shared, owners = np.concatenate(rare), np.concatenate(owner)
+    order = np.argsort(shared, kind="stable")
+    bounds = np.flatnonzero(np.diff(shared[order])) + 1
     seen: set[tuple[int, int]] = set()
-    for members in np.split(owner[kept], bounds):
+    for start, end in zip([0, *bounds.tolist()], [*bounds.tolist(), len(order)], strict=True):
+        if end - start < 2:
+            continue
+        members = owners[order[start:end]]
         here = places[members]
-        if len(members) < 2 or (here == here[0]).all():
+        if (here == here[0]).all():
             continue
         for i, one in enumerate(members.tolist()):
             for two in members[i + 1 :][here[i + 1 :] != here[i]].tolist():
                 pair = (min(one, two), max(one, two))
-                if pair in seen:
+                short, long = sorted((len(texts[one]), len(texts[two])))
+                if short < threshold * long or pair in seen:
                     continue
                 seen.add(pair)
                 similarity = jaccard(texts[one], texts[two])

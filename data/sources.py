@@ -128,8 +128,8 @@ def build_config(
     return config.model_copy(update=changed)
 
 
-def read_sources(config: BuildConfig) -> Read:
-    """Read every source.
+def read_sources(config: BuildConfig, out: Path | None = None) -> Read:
+    """Read every source; files in the folder `out`, where the result will go, are none.
 
     Raises:
         SourceError, InputError: a source cannot be read as a whole.
@@ -138,7 +138,7 @@ def read_sources(config: BuildConfig) -> Read:
     # What the hub will not give is said before hours are spent on reading the rest.
     hubs = {source.name: _hub_set(source).resolve(source.name) for source in config.sources if source.hub}
     for rank, source in enumerate(config.sources):
-        items = _read_hub(source, hubs[source.name], read) if source.hub else _read_files(source, read)
+        items = _read_hub(source, hubs[source.name], read) if source.hub else _read_files(source, read, out)
         records, faults = sort_out(_limited(_until_hopeless(items), source))
         read.records.extend(records)
         read.ranks.extend([rank] * len(records))
@@ -173,9 +173,9 @@ def _read_hub(source: Source, hub: HubSet, read: Read) -> Iterator[Record | Faul
         yield from Mapper(source.map, source.name, source.license).records(iter(rows), str(hub))
 
 
-def _read_files(source: Source, read: Read) -> Iterator[Record | Fault]:
+def _read_files(source: Source, read: Read, out: Path | None) -> Iterator[Record | Fault]:
     if source.package is None:
-        files = labelled_files(source.files or [])
+        files = labelled_files(source.files or [], without=out)
         read.inputs.update((str(path), file_hash(path)) for path in files)
     else:
         inside = package_files(source.name, source.package, source.package_files)

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .clean import Cleaned, Removed
-from .reading import SPLITS
+from .reading import REMOVED_FILE, SPLITS
 from .records import Record
 from .split import Placed
 
-REMOVED_FILE = "removed.parquet"
 _TYPES = {
     "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
     "labels": pa.list_(pa.string()),

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -137,7 +137,6 @@ RECORDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(RECORDS, st.sampled_from([0.5, 0.8, 1.0]), st.integers(1, 3))
 def test_in_is_kept_and_removed_and_every_reason_is_true(records, threshold, most):
     cleaned = clean(records, CleanConfig(threshold=threshold, max_per_group=most))

@@ -91,7 +91,7 @@ def test_messages_as_list_and_as_json_text():
         ({"text": "x", "labels": ["distillation"]}, '"distillation" is unknown'),
         ({"text": "x", "labels": 3}, "labels is not a list"),
         ({"text": "x", "labels": "[oops"}, "labels is not a list"),
-        ({"text": "x", "labels": ["organic", "capability_sweep"]}, "labels has organic beside a category; keep one"),
+        ({"text": "x", "labels": ["organic", "capability_sweep"]}, "labels has organic beside a category .*; keep one"),
         ({"text": "x", "labels": ["Capability Sweep"]}, 'did you mean "capability_sweep"?'),
         ({"text": "x", "conversations": [{"from": "human", "value": "y"}], "labels": []}, "has both text and conv"),
         ({"conversations": [{"from": "human"}], "labels": []}, r"conversations: messages\[0\] has no content"),

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.similar import SimilarIndex, Sketch, bands, jaccard, shingles, similar_across, tokens
@@ -107,7 +107,6 @@ def test_what_is_removed_is_not_found():
     assert index.find(sketch) == [(1, 1.0)]
 
 
-@settings(deadline=None)
 @given(st.lists(WORDS, max_size=12), st.data(), st.sampled_from([0.5, 0.7, 0.8, 1.0]))
 def test_the_exact_check_is_brute_force(texts, data, threshold):
     places = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts))), dtype=int)

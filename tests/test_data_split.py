@@ -1,15 +1,16 @@
 """Splits: what belongs together stays together, what was placed stays placed, and the check finds every leak."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.clean import CleanConfig, clean
+from data.fixup import SplitError
 from data.leaks import LeakError, check_splits
 from data.placements import Placements, text_key
 from data.reading import SPLITS
 from data.records import CATEGORIES, ORGANIC, parse_record
-from data.split import JOINS_SPLITS, SplitError, SplitRules, SplitShares, clusters, place
+from data.split import JOINS_SPLITS, SplitRules, SplitShares, clusters, place
 
 from .test_data_clean import BASE, NEAR
 
@@ -203,7 +204,6 @@ def by_split(records, placed):
     return splits
 
 
-@settings(deadline=None)
 @given(RECORDS, RECORDS, st.integers(0, 3))
 def test_nothing_leaks_and_nothing_that_was_placed_moves(first, more, seed):
     old = ANCHORS + first
@@ -220,7 +220,6 @@ def test_nothing_leaks_and_nothing_that_was_placed_moves(first, more, seed):
         assert all(again[text] == home for text, home in homes.items() if text in again)
 
 
-@settings(deadline=None)
 @given(RECORDS, st.randoms(), st.integers(0, 3))
 def test_the_order_of_records_does_not_matter_to_their_clusters(records, random, seed):
     shuffled = records[:]

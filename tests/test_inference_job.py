@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from inference.__main__ import main
 from inference.job import local
@@ -151,6 +153,29 @@ def test_csv_rows_of_the_wrong_width_are_error_rows(artefact, tmp_path):
     rows = read_jsonl(tmp_path / "out.jsonl")
     assert [row["error"] is None for row in rows] == [True, False, False, True, False, False, True]
     assert [row["id"] for row in rows] == ["1", "in.csv:3", "in.csv:4", "4", "in.csv:7", "6", "7"]
+
+
+def test_every_kind_of_file_and_place_scores_alike(artefact, tmp_path):
+    rows = [{"id": str(n), "text": f"my bread and {n} goats", "account": n} for n in range(5)]
+    table = pa.Table.from_pylist(rows)
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "in.jsonl").write_bytes(lines)
+    (tmp_path / "zst.jsonl.zst").write_bytes(pa.compress(lines, codec="zstd", asbytes=True))
+    (tmp_path / "tab.tsv").write_text(
+        "id\ttext\taccount\n" + "".join("\t".join(map(str, r.values())) + "\n" for r in rows)
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    datasets.Dataset(table).save_to_disk(str(tmp_path / "saved"))
+    remote = UPath("memory://scoring") / tmp_path.name
+    remote.mkdir(parents=True, exist_ok=True)
+    for name in ("in.parquet", "zst.jsonl.zst"):
+        (remote / name).write_bytes((tmp_path / name).read_bytes())
+    places = [tmp_path / name for name in ("in.jsonl", "zst.jsonl.zst", "tab.tsv", "in.parquet", "saved")]
+    results = []
+    for number, place in enumerate([*places, remote / "in.parquet", remote / "zst.jsonl.zst"]):
+        assert score(artefact, place, "--keep", "account", tmp_path / f"{number}.jsonl") == 0
+        results.append([{**row, "account": int(row["account"])} for row in read_jsonl(tmp_path / f"{number}.jsonl")])
+    assert len(results[0]) == 5 and all(result == results[0] for result in results)
 
 
 @pytest.mark.parametrize(

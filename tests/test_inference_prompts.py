@@ -34,6 +34,19 @@ def test_a_lone_user_message_reads_like_the_plain_prompt():
     assert render_prompt([{"role": "user", "content": "Hello"}]) == render_prompt("Hello")
 
 
+def test_chat_exports_with_from_and_value():
+    export = [{"from": "human", "value": "hi"}, {"from": "GPT", "value": "ho"}, {"from": "tool", "value": "x"}]
+    assert normalise_messages(export) == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ho"},
+        {"role": "tool", "content": "x"},
+    ]
+    # A Parquet file that holds both forms has all four keys in every turn.
+    both = [{"role": None, "content": None, "from": "human", "value": "hi"}]
+    assert render_prompt(both) == "hi"
+    assert normalise_messages([{"role": "human", "content": "hi"}]) == [{"role": "human", "content": "hi"}]
+
+
 def test_parts_that_are_no_text_become_markers_and_tool_calls_stay():
     messages = [
         {

@@ -168,7 +168,7 @@ def test_every_configuration_loads():
     runs = sorted((ROOT / "configs").glob("*.yaml"))
     lists = sorted((ROOT / "configs" / "data").glob("*.yaml"))
     assert [path.name for path in runs] == ["default.yaml", "demo.yaml"]
-    assert [path.name for path in lists] == ["seed.yaml"]
+    assert [path.name for path in lists] == ["public.yaml", "seed.yaml"]
     for path in runs:
         load_config(path, RunConfig)
     for path in lists:

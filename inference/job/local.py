@@ -15,10 +15,10 @@ from tqdm import tqdm
 from ..artefact import OperatingPoint
 from ..classifier import PromptClassifier, row_prompt
 from ..prompts import PromptError
-from .files import InputError, find_files
+from .files import InputError, file_kind, find_files
 from .ledger import FileProgress, InputFile, JobError, Ledger, part_name
 from .output import Output
-from .readers import Row, column_names, count_rows, find_columns, read_rows
+from .readers import Row, column_names, count_rows, find_columns, parquet_schema, read_rows
 
 PART_ROWS = 2048
 """Rows in a part: what a kill can cost."""
@@ -304,9 +304,5 @@ def _types(classifier: PromptClassifier) -> dict[str, Any]:
 
 def _kept_types(path: Path, keep: tuple[str, ...]) -> dict[str, Any]:
     """Kept columns of a Parquet file keep their type; those of other files are inferred."""
-    if path.suffix != ".parquet":
-        return {}
-    import pyarrow.parquet
-
-    schema = pyarrow.parquet.read_schema(path)
-    return {name: schema.field(name).type for name in keep}
+    schema = parquet_schema(path) if file_kind(path) == "parquet" else None
+    return {} if schema is None else {name: schema.field(name).type for name in keep}

@@ -82,13 +82,18 @@ def column_names(path: Path) -> list[str]:
     """Names of columns to quote in an error: all of them, or those of the first readable JSONL row."""
     kind = file_kind(path)
     if kind == "parquet":
-        return list(_open_parquet(path).schema_arrow.names)
+        return list(parquet_schema(path).names)
     if kind == "arrow":
         return list(_open_arrow(path)[0])
     if kind in _DELIMITERS:
         with open_file(path) as stream:
             return _header(path, _csv_rows(stream, _DELIMITERS[kind]))
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
+
+
+def parquet_schema(path: Path) -> Any:
+    """The Arrow schema of a Parquet file."""
+    return _open_parquet(path).schema_arrow
 
 
 def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:

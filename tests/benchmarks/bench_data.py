@@ -1,0 +1,105 @@
+"""How fast `data` checks and builds, how much memory it takes, and whether both grow linearly.
+
+Run on a quiet machine: python -m tests.benchmarks.bench_data
+
+The prompts are made of random words at lengths like those of real traffic (short organic ones, long templated ones),
+a twentieth are near-duplicates of others, and a tenth come in template families.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data.records import CATEGORIES
+from data.summary import markdown_table
+
+SIZES = (50_000, 100_000, 200_000)
+_CHILD = (
+    "import resource, sys; from data.__main__ import main; status = main(sys.argv[1:]);"
+    "print(f'peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}'); sys.exit(status)"
+)
+
+
+def write_prompts(path: Path, n: int, seed: int = 0) -> int:
+    """Write `n` labelled prompts; the number of characters."""
+    random = np.random.default_rng(seed)
+    words = np.array([f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "r", "st", "lo", "mi")])
+    words = np.concatenate([words, np.char.add(words, "ta"), np.char.add("re", words), np.char.add(words, "ing")])
+    weights = 1 / np.arange(1, len(words) + 1)
+    weights /= weights.sum()
+    frames = [" ".join(random.choice(words, 120)) for _ in range(max(1, n // 2000))]
+    characters, last, labels = 0, ["start"], []
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(n):
+            organic = number % 20 < 11
+            # Medians of about 17 words (organic) and 240 words, with long tails.
+            length = int(np.clip(random.lognormal(2.85 if organic else 5.5, 1.2 if organic else 0.9), 3, 4000))
+            row: dict[str, object] = {"labels": [] if organic else [CATEGORIES[number % 3]]}
+            text = random.choice(words, length, p=weights).tolist()
+            if number % 20 == 19:  # nearly the one before
+                text, row["labels"] = [*last], labels
+                text[int(random.integers(len(text)))] = "changed"
+            elif number % 20 in (4, 9):
+                frame = int(random.integers(len(frames)))
+                text = [frames[frame], *text[:60]]
+                row["group"] = f"frame {frame}"
+            last, labels = text, row["labels"]
+            row |= {"text": " ".join(text), "source": f"source-{number % 37}", "lang": "en"}
+            line = json.dumps(row) + "\n"
+            characters += len(line)
+            stream.write(line)
+    return characters
+
+
+def run(*arguments: str) -> tuple[float, float]:
+    """Seconds and MB at the peak of one command of `data` in a process of its own."""
+    start = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-c", _CHILD, *arguments], capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if ran.returncode:
+        raise SystemExit(ran.stdout[-2000:] + ran.stderr[-2000:])
+    return seconds, int(ran.stdout.split("peak ")[1]) / 1024
+
+
+def main() -> None:
+    """Measure every size and print one table."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="prompts (default: %(default)s)")
+    sizes = options.parse_args().sizes
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            path, out = Path(folder) / "in.jsonl", Path(folder) / "out"
+            megabytes = write_prompts(path, size) / 1e6
+            checked, check_memory = run("check", str(path))
+            built, build_memory = run("build", str(path), "--out", str(out))
+            removed = sum(json.loads((out / "manifest.json").read_text())["records"]["removed"].values())
+        rows.append(
+            [
+                f"{size:,}",
+                f"{megabytes:.0f}",
+                f"{checked:.1f}",
+                f"{check_memory:.0f}",
+                f"{built:.1f}",
+                f"{build_memory:.0f}",
+                f"{removed:,}",
+            ]
+        )
+        print(f"{size:,} prompts: checked in {checked:.1f} s, built in {built:.1f} s", file=sys.stderr)
+    header = ["prompts", "MB", "check, s", "check, MB", "build, s", "build, MB at the peak", "removed"]
+    print(markdown_table(header, rows))
+    if len(rows) > 1:
+        growth = float(rows[-1][4]) / float(rows[0][4])
+        print(f"\n{sizes[-1] / sizes[0]:.1f} times the prompts took {growth:.1f} times the time to build")
+
+
+if __name__ == "__main__":
+    main()
