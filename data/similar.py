@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rensa import RMinHash, RMinHashLSH
@@ -17,8 +18,9 @@ from rensa import RMinHash, RMinHashLSH
 PERMUTATIONS = 128
 _MISS = 1e-6
 """Chance to miss a pair that is just as alike as the threshold."""
-_DEVIATIONS = 5
-_LARGE = 64
+_MANY = 64
+_DROPPED_BITS = 10
+_BUCKETS = 1 << 32 - _DROPPED_BITS
 
 # Words; scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) character by character; and signs
 # that carry meaning in mathematics and code. Other punctuation does not make two prompts different.
@@ -83,22 +85,52 @@ def bands(threshold: float) -> int:
     return PERMUTATIONS
 
 
+def overlap_needed(one: Any, two: Any, threshold: float) -> Any:
+    """Shingles that two texts of so many shingles must share to be as alike as the threshold; numbers or arrays."""
+    return np.ceil(threshold / (1 + threshold) * (one + two) - 1e-9)
+
+
+class Rarity:
+    """An order of shingles from rare to frequent, as far as they were counted."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BUCKETS, dtype=np.int64)
+
+    def count(self, text: np.ndarray) -> None:
+        """Count the shingles of a text, by their leading bits: near enough, and small."""
+        self._counts[text >> _DROPPED_BITS] += 1
+
+    def rarest(self, text: np.ndarray, threshold: float) -> np.ndarray:
+        """So many of a text's shingles, rarest first, that any text as alike as the threshold has one of them."""
+        size = len(text) - math.ceil(threshold * len(text) - 1e-9) + 1
+        rank = self._counts[text >> _DROPPED_BITS] << 32 | text
+        return text[np.argsort(rank)[:size]]
+
+
 class SimilarIndex:
-    """Texts under numbers from 0; `find` gives those that are at least `threshold` alike, with how alike."""
+    """Texts under numbers; `find` gives those that are at least `threshold` alike, with how alike.
+
+    Thousands of texts of one template resemble each other without being near-duplicates, and each would be compared
+    with all others. Where a text has many candidates, a join with positional filter takes over (Xiao, Wang, Lin and
+    Yu, WWW 2008): two texts are compared only if one has a rare shingle of the other so far up in its order of
+    rarity that enough shingles are left to be shared.
+    """
 
     def __init__(self, threshold: float, size: int) -> None:
         self._threshold = threshold
-        spread = (threshold * (1 - threshold) / PERMUTATIONS) ** 0.5
-        self._least_shared = (threshold - _DEVIATIONS * spread) * PERMUTATIONS
         self._lsh = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=bands(threshold))
-        self._digests = np.zeros((size, PERMUTATIONS), dtype=np.uint32)
         self._shingles: dict[int, np.ndarray] = {}
+        self._sizes = np.zeros(size, dtype=np.int64)
+        self._rarity = Rarity()
+        self._posted = np.zeros(size, dtype=bool)
+        self._postings: dict[int, tuple[array[int], array[int]]] = {}
 
     def add(self, number: int, sketch: Sketch) -> None:
         """Make a text findable under its number, which is below the size."""
         self._lsh.insert(number, sketch.minhash)
-        self._digests[number] = sketch.minhash.digest()
         self._shingles[number] = sketch.shingles
+        self._sizes[number] = len(sketch.shingles)
+        self._rarity.count(sketch.shingles)
 
     def remove(self, number: int) -> None:
         """Make a text unfindable."""
@@ -107,62 +139,29 @@ class SimilarIndex:
 
     def find(self, sketch: Sketch) -> list[tuple[int, float]]:
         """Numbers and similarities of all texts at or over the threshold, by number."""
-        near = sorted(self._lsh.query(sketch.minhash))
-        if len(near) > _LARGE:  # a family of templates: most can be told apart by their sketches alone
-            digest = np.array(sketch.minhash.digest(), dtype=np.uint32)
-            shared = (self._digests[near] == digest).sum(axis=1)
-            near = [number for number, n in zip(near, shared, strict=True) if n >= self._least_shared]
-        alike = ((number, self._similarity(sketch.shingles, self._shingles[number])) for number in near)
+        near = self._lsh.query(sketch.minhash)
+        if len(near) > _MANY:
+            near = self._narrowed(sketch.shingles, np.array(near))
+        alike = ((number, self._similarity(sketch.shingles, self._shingles[number])) for number in sorted(near))
         return [(number, similarity) for number, similarity in alike if similarity >= self._threshold]
+
+    def _narrowed(self, own: np.ndarray, near: np.ndarray) -> list[int]:
+        """Of many texts those that a positional filter leaves."""
+        for number in near[~self._posted[near]].tolist():
+            for place, shingle in enumerate(self._rarity.rarest(self._shingles[number], self._threshold).tolist()):
+                numbers, places = self._postings.setdefault(shingle, (array("q"), array("q")))
+                numbers.append(number)
+                places.append(place)
+        self._posted[near] = True
+        found: set[int] = set()
+        for shingle in own.tolist():
+            if shingle in self._postings:
+                others, ranks = (np.array(values) for values in self._postings[shingle])
+                sizes = self._sizes[others]
+                enough = sizes - ranks >= overlap_needed(len(own), sizes, self._threshold)
+                found.update(others[enough].tolist())
+        return [number for number in found if number in self._shingles]
 
     def _similarity(self, one: np.ndarray, two: np.ndarray) -> float:
         short, long = sorted((len(one), len(two)))
         return jaccard(one, two) if short >= self._threshold * long else 0.0
-
-
-def similar_across(texts: Sequence[np.ndarray], places: np.ndarray, threshold: float) -> tuple[int, int, float] | None:
-    """The first pair of texts in different places that is at least `threshold` alike, or None: exact, no sketches.
-
-    Two sets with a Jaccard similarity of at least t must share one of their rarest `n - ceil(t n) + 1` members (the
-    prefix filter of Bayardo, Ma and Srikant, WWW 2007), so only these are compared.
-
-    Args:
-        texts: shingles of each text.
-        places: `[texts]`, where each text lies.
-        threshold: over 0, at most 1.
-    """
-    if not len(texts):
-        return None
-    # Any order of shingles that is the same for all texts will do; the nearer it is to rarity, the fewer pairs are
-    # compared. Counting by the leading bits is near enough, and small.
-    counts = np.zeros(1 << 22, dtype=np.int64)
-    for text in texts:
-        np.add.at(counts, text >> 10, 1)
-    rare, owner = [], []
-    for number, text in enumerate(texts):
-        size = len(text) - math.ceil(threshold * len(text) - 1e-9) + 1
-        order = np.argpartition(counts[text >> 10] << 32 | text, min(size, len(text) - 1))[:size]
-        rare.append(text[order])
-        owner.append(np.full(size, number, dtype=np.int32))
-    shared, owners = np.concatenate(rare), np.concatenate(owner)
-    order = np.argsort(shared, kind="stable")
-    bounds = np.flatnonzero(np.diff(shared[order])) + 1
-    seen: set[tuple[int, int]] = set()
-    for start, end in zip([0, *bounds.tolist()], [*bounds.tolist(), len(order)], strict=True):
-        if end - start < 2:
-            continue
-        members = owners[order[start:end]]
-        here = places[members]
-        if (here == here[0]).all():
-            continue
-        for i, one in enumerate(members.tolist()):
-            for two in members[i + 1 :][here[i + 1 :] != here[i]].tolist():
-                pair = (min(one, two), max(one, two))
-                short, long = sorted((len(texts[one]), len(texts[two])))
-                if short < threshold * long or pair in seen:
-                    continue
-                seen.add(pair)
-                similarity = jaccard(texts[one], texts[two])
-                if similarity >= threshold:
-                    return (*pair, similarity)
-    return None

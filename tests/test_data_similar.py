@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.similar import SimilarIndex, Sketch, bands, jaccard, shingles, similar_across, tokens
+from data.leaks import similar_across
+from data.similar import SimilarIndex, Sketch, bands, jaccard, shingles, tokens
 
 from .conftest import ROOT
 
