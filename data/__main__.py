@@ -142,7 +142,7 @@ def _build(options: argparse.Namespace) -> int:
     from .build import BuildError, build
     from .sources import build_config
 
-    config = build_config(options.sources, options.hold_out_source, options.corrections, options.without)
+    config = build_config(options.sources, options.hold_out_source, options.corrections, options.without, options.out)
     try:
         built = build(config, options.out, options.overwrite, options.previous)
     except BuildError as error:
@@ -178,7 +178,8 @@ def _show(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from .audit import REPORT_FILE, SUSPECTS_FILE, AuditError, audit
+    from .audit import AuditError, audit
+    from .reading import AUDIT_FILE, SUSPECTS_FILE
     from .summary import markdown_table
 
     try:
@@ -198,9 +199,7 @@ def _audit(options: argparse.Namespace) -> int:
     for twice in found.agreement:
         kappa = "" if twice.kappa is None else f", kappa {twice.kappa:.2f}"
         print(f"\nlabelled twice: {twice.agreeing} of {twice.pairs} agree on {twice.category}{kappa}", end="")
-    print(
-        f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / REPORT_FILE}"
-    )
+    print(f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / AUDIT_FILE}")
     return 0
 
 

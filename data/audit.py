@@ -27,14 +27,12 @@ from tqdm import tqdm
 from inference.artefact import write_text
 
 from .clean import CONFLICT, DUPLICATE
-from .reading import MANIFEST_FILE, REMOVED_FILE, SPLITS
+from .reading import AUDIT_FILE, MANIFEST_FILE, REMOVED_FILE, SPLITS, SUSPECTS_FILE
 from .records import CATEGORIES, ORGANIC, Record, parse_record
 from .shortcuts import Shortcut, find_shortcuts
 from .similar import tokens
 from .summary import by_count
 
-SUSPECTS_FILE = "suspects.jsonl"
-REPORT_FILE = "audit.json"
 _FOLDS = 5
 _READ = 20_000
 _FALSE_POSITIVES = 0.1
@@ -122,7 +120,9 @@ class Audit:
         """Write the ranked suspects and the whole report into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         rows = [suspect.to_row(rank) for rank, suspect in enumerate(self.suspects, 1)]
-        write_text(folder / SUSPECTS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(
+            folder / SUSPECTS_FILE, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        )
         report = {
             "records": self.records,
             "suspects": [{"id": row["id"], "source": row["source"], **row["audit"]} for row in rows],
@@ -130,7 +130,7 @@ class Audit:
             "shortcuts": [asdict(shortcut) for shortcut in self.shortcuts],
             "agreement": [asdict(agreement) for agreement in self.agreement],
         }
-        write_text(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / AUDIT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def audit(folder: Path, seed: int = 0) -> Audit:
@@ -236,7 +236,10 @@ def _out_of_fold(features: csr_matrix, truth: np.ndarray, clusters: np.ndarray |
     """For each record the probability of the category by a model that did not see it (or its cluster, where given)."""
     probability = np.zeros(len(truth))
     kind = StratifiedKFold if clusters is None else StratifiedGroupKFold
-    folds = kind(_FOLDS, shuffle=True, random_state=seed)
+    number = _FOLDS if clusters is None else min(_FOLDS, len(set(clusters)))
+    if number < 2:  # all is one cluster: nothing can be seen without it
+        return np.full(len(truth), truth.mean())
+    folds = kind(number, shuffle=True, random_state=seed)
     for train, test in folds.split(features, truth, clusters):
         if len(set(truth[train])) < 2:  # one cluster holds the whole category
             probability[test] = truth.mean()

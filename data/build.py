@@ -67,8 +67,16 @@ def build(config: BuildConfig, out: Path, overwrite: bool = False, previous: Pat
     if faults := [*read.faults, *corrected.faults]:
         raise BuildError(f"{len(faults)} fault(s); nothing was written", faults)
     _check_held_out(config, corrected.records)
-    cleaned = clean(_by_rank(corrected.records, read, placements), config.clean)
-    placed = place(cleaned, config.rules, placements)
+    ranked = _by_rank(corrected.records, read, placements)
+    bridges: list[Removed] = []
+    while True:
+        cleaned = clean(ranked, config.clean)
+        placed = place(cleaned, config.rules, placements)
+        if not placed.removed:
+            break
+        # What repeats a record that cannot stay is no repeat: clean again without it.
+        bridges += placed.removed.values()
+        ranked = [record for number, record in enumerate(ranked) if number not in placed.removed]
     splits = _splits(cleaned, placed)
     check_splits(
         splits,
@@ -77,7 +85,7 @@ def build(config: BuildConfig, out: Path, overwrite: bool = False, previous: Pat
         config.by_source,
         config.hold_out_sources,
     )
-    removed = list((cleaned.removed | placed.removed).values())
+    removed = [*cleaned.removed.values(), *bridges]
     notes = {
         "previous": before,
         "passed_over": read.passed_over,

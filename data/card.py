@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,7 +128,9 @@ def croissant(manifest: Mapping[str, Any], files: Sequence[Path]) -> dict[str, A
                 "@type": "cr:RecordSet",
                 "@id": path.stem,
                 "name": path.stem,
-                "field": [_field(path, field) for field in pq.read_schema(path) if _is_plain(field.type)],
+                "field": [
+                    _field(path, field) for field in pq.read_schema(path) if field.name and _is_plain(field.type)
+                ],
             }
             for path in files
         ],
@@ -142,7 +145,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 def _field(path: Path, field: pa.Field) -> dict[str, Any]:
     described = {
         "@type": "cr:Field",
-        "@id": f"{path.stem}/{field.name}",
+        "@id": f"{path.stem}/{quote(field.name, safe='')}",
         "name": field.name,
         "dataType": _CROISSANT_TYPES.get(str(field.type), "sc:Text"),
         "source": {"fileObject": {"@id": path.name}, "extract": {"column": field.name}},

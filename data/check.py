@@ -21,7 +21,7 @@ def check(files: Sequence[Path], out: TextIO, as_json: bool = False) -> int:
     summary, suspicions = Summary(), Suspicions()
     report = _JsonReport(out) if as_json else _TextReport(out)
     faults = 0
-    for item in read_records(files, progress="checking"):
+    for item in read_records(files, progress="checking", keep_going=True):
         if isinstance(item, Record):
             summary.add(item)
             suspicions.add(item)

@@ -161,15 +161,19 @@ class _Cleaner:
         satellites = self._satellites[kept]
         record = self.records[kept]
         disputes = [item for item in satellites if item.disputes and (not record.pair or self._same(item, record))]
-        against = {self.records[item.number].source for item in disputes}
         own = {record.source, *(self.records[item.number].source for item in satellites if not item.disputes)}
-        if len(own) > len(against):
+        camps: dict[tuple[str, ...], set[str]] = {}
+        for item in disputes:
+            other = self.records[item.number]
+            camps.setdefault(other.labels, set()).add(other.source)
+        most = max(map(len, camps.values()), default=0)
+        if len(own) > most:
             return []
         del self._satellites[kept]
         self._index.remove(kept)
         self._by_key[record.key].remove(kept)
         self._remove(kept, CONFLICT, disputes[0].number, disputes[0].similarity)
-        if len(own) < len(against):
+        if len(own) < most:
             return [item.number for item in satellites]
         for item in satellites:
             self._remove(item.number, CONFLICT, kept, item.similarity)

@@ -15,7 +15,7 @@ from .records import Fault, Record
 class Corrected:
     """Records with the corrections applied.
 
-    `counts` says how many corrections there were, how many records changed labels by them, and how many corrections
+    `counts` says how many corrections there were, how many records changed by them, and how many corrections
     found no record of their text.
     """
 
@@ -42,9 +42,9 @@ def apply_corrections(records: Sequence[Record], names: Sequence[str]) -> Correc
         correction = by_key.get(record.key)
         if correction is not None:
             found.add(record.key)
-            changed += correction.labels != record.labels
-            fields = {"labels": correction.labels, "weight": correction.weight, "judged": correction.judged}
-            record = record.changed(**fields)
+            mended = record.changed(labels=correction.labels, weight=correction.weight, judged=correction.judged)
+            changed += mended != record
+            record = mended
         corrected.append(record)
     counts = {"given": len(by_key), "changed": changed, "without_record": len(by_key) - len(found)}
     return Corrected(corrected, faults, {str(path): file_hash(path) for path in files}, counts)

@@ -66,10 +66,11 @@ def bring_in_labels(clusters: Sequence[Cluster]) -> list[dict[str, Any]]:
 def _giver(having: Sequence[Cluster], ordered: Sequence[Cluster]) -> Cluster | None:
     """A cluster that may be moved and whose split keeps all its labels without it."""
     sizes = Counter(cluster.split for cluster in having)
-    for cluster in sorted(having, key=lambda cluster: -sizes[cluster.split]):
+    free = [cluster for cluster in having if not cluster.is_held]
+    for cluster in sorted(free, key=lambda cluster: -sizes[cluster.split]):
         beside = [other for other in ordered if other.split == cluster.split and other is not cluster]
         left = {label for other in beside for label in other.labels}
-        if not cluster.is_held and cluster.labels <= left:
+        if cluster.labels <= left:
             return cluster
     return None
 

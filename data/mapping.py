@@ -18,13 +18,18 @@ from inference.job.readers import Row
 from inference.prompts import PromptError, parse_messages
 
 from .config import Config
-from .records import ORGANIC, Fault, Flaw, Record, RecordError, parse_record, quoted
+from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, parse_record, quoted
 
-_JINJA = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
+_JINJA = SandboxedEnvironment(undefined=StrictUndefined, finalize=lambda value: "" if value is None else value)
 _FIELDS = ("id", "group", "pair", "style", "lang", "origin", "license", "source")
 
 Template = str | list[str]
 """A Jinja template, or several of which each row takes one, by a hash of its content."""
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if unknown := [label for label in labels if label not in CATEGORIES]:
+        raise ValueError(f"{', '.join(unknown)} is no label; known: {', '.join(CATEGORIES)}, and [] for {ORGANIC}")
 
 
 class Turn(Config):
@@ -41,6 +46,19 @@ class LabelColumn(Config):
     values: dict[str, list[str]] = Field(
         description="value of the column → labels; a value that is not named is a fault"
     )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _keys_as_text(cls, values: Any) -> Any:
+        """YAML reads 1 and true as what they are; rows are compared as text."""
+        return {str(key): labels for key, labels in values.items()} if isinstance(values, dict) else values
+
+    @field_validator("values")
+    @classmethod
+    def _known_labels(cls, values: dict[str, list[str]]) -> dict[str, list[str]]:
+        for labels in values.values():
+            _check_labels(labels)
+        return values
 
 
 class Mapping_(Config):
@@ -67,6 +85,13 @@ class Mapping_(Config):
             raise ValueError("system goes with chat; with turns, write a system turn")
         return self
 
+    @field_validator("labels", "judged")
+    @classmethod
+    def _known_labels(cls, labels: Any) -> Any:
+        if isinstance(labels, list):
+            _check_labels(labels)
+        return labels
+
     @field_validator("fields")
     @classmethod
     def _known_fields(cls, fields: dict[str, Template]) -> dict[str, Template]:
@@ -81,9 +106,10 @@ class Mapping_(Config):
 
 
 class Mapper:
-    """Applies one mapping to rows."""
+    """Applies one mapping to rows; `filtered` counts those that its filter passed over."""
 
     def __init__(self, mapping: Mapping_, source: str, license: str | None) -> None:
+        self.filtered = 0
         self._mapping = mapping
         self._source = source
         self._license = license
@@ -111,7 +137,8 @@ class Mapper:
         choice = int(hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:8], 16)
         names = {"row": row, "choice": choice, **row}
         try:
-            if self._where is not None and not self._where(**names):
+            if self._where is not None and not self._where(names):
+                self.filtered += 1
                 return None
             values = {name: template(names, choice) for name, template in self._fields.items()}
             prompt = self._prompt(names, choice)
@@ -122,7 +149,15 @@ class Mapper:
             raise RecordError(
                 [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {columns}")]
             ) from error
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (
+            TemplateError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+        ) as error:
             # The message of such an error can quote a value of the row, and so a prompt.
             raise RecordError([Flaw(f"the mapping fails on the row ({type(error).__name__})")]) from error
         made = {**values, **prompt, "labels": self._labels(row), "weight": self._mapping.weight}
@@ -162,7 +197,10 @@ class Mapper:
         labels = self._mapping.labels
         if isinstance(labels, list):
             return labels
-        value = row.get(labels.column)
+        if labels.column not in row:
+            has = f"it has: {', '.join(map(str, row)) or 'none'}"
+            raise RecordError([Flaw(f"the row has no column {labels.column} for the labels", labels.column, mend=has)])
+        value = row[labels.column]
         found = labels.values.get(str(value))
         if found is None:
             known = ", ".join(labels.values)
@@ -182,7 +220,7 @@ def _compiled(template: Template) -> Callable[[Mapping[str, Any], int], str]:
     frames = len(ready)
 
     def render(names: Mapping[str, Any], choice: int) -> str:
-        return ready[choice % frames].render(**names)
+        return ready[choice % frames].render(names)
 
     return render
 

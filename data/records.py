@@ -41,14 +41,14 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A flaw and where it stands."""
+    """A flaw and where it stands; without a line it is the whole file's."""
 
     file: str
-    line: int
+    line: int | None
     flaw: Flaw
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.flaw}"
+        return f"{self.file}: {self.flaw}" if self.line is None else f"{self.file}:{self.line}: {self.flaw}"
 
     def to_json(self) -> dict[str, Any]:
         """As `check --format json` prints it."""
@@ -165,6 +165,7 @@ def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
         RecordError: with every flaw of the row.
     """
     values = {name: value for name, value in row.items() if value is not None and value != ""}
+    values = {name: value for name, value in values.items() if name not in CHAT_FIELDS or value not in ([], "[]")}
     flaws = _Flaws()
     prompt, messages, rendered = _prompt(row, values, flaws)
     labels = _labels(values, flaws)
@@ -243,6 +244,8 @@ def _categories(name: str, value: Any, flaws: _Flaws) -> tuple[str, ...]:
     given = _names(value)
     if given is None:
         mend = f"write a list such as {json.dumps(list(CATEGORIES[:1]))}, or [] for organic"
+        if isinstance(value, int):
+            mend += "; a list of sources maps numbers to names (labels: {column: …, values: {…}})"
         flaws.found(f"{name} is not a list of category names", name, value, mend)
         return ()
     if ORGANIC in given and len(given) > 1:
@@ -266,7 +269,7 @@ def _names(value: Any) -> list[str] | None:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 return None
     if isinstance(value, str):
-        return [part.strip() for part in re.split("[,;|]", value) if part.strip()]
+        return [part.strip() for part in re.split("[,;|]", value) if part.strip()] or None
     if isinstance(value, tuple | list) and all(isinstance(item, str) for item in value):
         return list(value)
     return None
@@ -276,8 +279,9 @@ def _text(name: str, values: Mapping[str, Any], flaws: _Flaws) -> str | None:
     value = values.get(name)
     if value is None or isinstance(value, str):
         return None if value is None else without_surrogates(value)
-    if name in ("id", "group", "pair") and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if name in ("id", "group", "pair") and isinstance(value, int | float) and not isinstance(value, bool):
+        # A column of whole numbers with gaps comes out of a table library as floats.
+        return str(int(value)) if float(value).is_integer() else str(value)
     flaws.found(f"{name} is not text", name, value, "write it as a string")
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,22 @@ from inference.job.readers import read_rows
 from .clean import CleanConfig
 from .config import Config, ConfigError, load_config
 from .mapping import Mapper, Mapping_
-from .reading import labelled_files, read_records, sort_out
+from .reading import labelled_files, read_records, sort_out, source_names
 from .records import Fault, Record
 from .remote import HubSet, SourceError, package_files, package_input
 from .split import SplitRules, SplitShares
 from .summary import by_count
 
 _HOPELESS = 1000
+_UNCLOSED = "unexpected end of data"
+_FILTERED = "false in where"
+_OVER_LIMIT = "over the limit, or again"
 
 
 class Source(Config):
     """One named source: files, a data set of the hub, or files that an installed package carries."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="names the source in tables and errors")
+    name: str = Field(min_length=1, description="names the source in tables and errors, and records that name none")
     files: list[str] | None = Field(None, description="files, folders, globs or URLs, from where the command is run")
     hub: str | None = Field(None, description="a data set of the Hugging Face hub, or a local folder of that layout")
     revision: str | None = Field(None, description="of the hub's data set: a commit; a branch is resolved to one")
@@ -88,7 +92,7 @@ class BuildConfig(Config):
 @dataclass(frozen=True, slots=True)
 class Read:
     """What the sources gave: records with the rank of their source, faults, what was read with its hash, and for each
-    source whose few faulty rows were passed over what was wrong with them.
+    source what was passed over: by its filter, over its limit, and its few faulty rows by what was wrong.
     """
 
     records: list[Record]
@@ -98,15 +102,25 @@ class Read:
     passed_over: dict[str, dict[str, int]]
 
 
-def config_for_files(files: Sequence[str]) -> BuildConfig:
-    """The default build over the user's own labelled files; of records that repeat, the earlier file's is kept."""
-    return BuildConfig(sources=[Source(name=f"files-{n}", files=[file]) for n, file in enumerate(files, 1)])
+def config_for_files(files: Sequence[str], out: Path | None = None) -> BuildConfig:
+    """The default build over the user's own labelled files: each is a source, an earlier one before a later one.
+
+    Raises:
+        InputError: a name stands for nothing that can be read.
+    """
+    names = source_names(labelled_files(files, without=out))
+    return BuildConfig(sources=[Source(name=name, files=[str(path)]) for path, name in names.items()])
 
 
 def build_config(
-    names: Sequence[str], hold_out: Sequence[str] = (), corrections: Sequence[str] = (), without: Sequence[str] = ()
+    names: Sequence[str],
+    hold_out: Sequence[str] = (),
+    corrections: Sequence[str] = (),
+    without: Sequence[str] = (),
+    out: Path | None = None,
 ) -> BuildConfig:
-    """What the command line asks for: one YAML list of sources or labelled files, with what its options add.
+    """What the command line asks for: one YAML list of sources or labelled files, with what its options add; files
+    in the folder `out`, where the result will go, are none.
 
     Raises:
         ConfigError: the list is faulty, is mixed with files, or lacks a source that is to be left out.
@@ -114,7 +128,7 @@ def build_config(
     lists = [name for name in names if name.endswith((".yaml", ".yml"))]
     if lists and len(names) > 1:
         raise ConfigError("give one YAML list of sources, or labelled files; not both")
-    config = load_config(Path(lists[0]), BuildConfig) if lists else config_for_files(names)
+    config = load_config(Path(lists[0]), BuildConfig) if lists else config_for_files(names, out)
     if unknown := [name for name in without if name not in {source.name for source in config.sources}]:
         known = ", ".join(source.name for source in config.sources)
         raise ConfigError(f"--without {' '.join(unknown)}: the list has no such source; it has: {known}")
@@ -138,17 +152,23 @@ def read_sources(config: BuildConfig, out: Path | None = None) -> Read:
     # What the hub will not give is said before hours are spent on reading the rest.
     hubs = {source.name: _hub_set(source).resolve(source.name) for source in config.sources if source.hub}
     for rank, source in enumerate(config.sources):
-        items = _read_hub(source, hubs[source.name], read) if source.hub else _read_files(source, read, out)
-        records, faults = sort_out(_limited(_until_hopeless(items), source))
+        left: Counter[str] = Counter()
+        items = _read_hub(source, hubs[source.name], read, left) if source.hub else _read_files(source, read, out, left)
+        records, faults = sort_out(_limited(_until_hopeless(items), source, left))
         read.records.extend(records)
         read.ranks.extend([rank] * len(records))
-        if not records and not faults:
+        if source.map is not None and not records and not faults:
             raise SourceError(f"source {source.name}: gave no records; look at its filter (where) and its files")
         rows = len({(fault.file, fault.line) for fault in faults})
-        if records and 0 < rows <= config.max_faults * (rows + len(records)):
-            read.passed_over[source.name] = by_count(fault.flaw.problem for fault in faults)
+        swallowed = any(_UNCLOSED in fault.flaw.problem for fault in faults)  # one such row can hold half the file
+        if records and not swallowed and 0 < rows <= config.max_faults * (rows + len(records)):
+            left.update(fault.flaw.problem for fault in faults)
         else:
             read.faults.extend(faults)
+        if left:
+            read.passed_over[source.name] = by_count(left)
+    if not read.records and not read.faults:
+        raise SourceError(f"no records in {', '.join(read.inputs)}")
     return read
 
 
@@ -166,14 +186,16 @@ def _hub_set(source: Source) -> HubSet:
     return HubSet(source.hub or "", source.revision, source.config, source.split, source.rows, source.download)
 
 
-def _read_hub(source: Source, hub: HubSet, read: Read) -> Iterator[Record | Fault]:
+def _read_hub(source: Source, hub: HubSet, read: Read, left: Counter[str]) -> Iterator[Record | Fault]:
     read.inputs[str(hub)] = hub.revision or "a local folder"
     if source.map is not None:
         rows = tqdm(hub.read(source.name), desc=source.name, unit=" rows", mininterval=0.5, disable=None)
-        yield from Mapper(source.map, source.name, source.license).records(iter(rows), str(hub))
+        mapper = Mapper(source.map, source.name, source.license)
+        yield from mapper.records(iter(rows), str(hub))
+        left[_FILTERED] += mapper.filtered
 
 
-def _read_files(source: Source, read: Read, out: Path | None) -> Iterator[Record | Fault]:
+def _read_files(source: Source, read: Read, out: Path | None, left: Counter[str]) -> Iterator[Record | Fault]:
     if source.package is None:
         files = labelled_files(source.files or [], without=out)
         read.inputs.update((str(path), file_hash(path)) for path in files)
@@ -184,33 +206,43 @@ def _read_files(source: Source, read: Read, out: Path | None) -> Iterator[Record
         if unknown := [name for name, path in inside.items() if not file_kind(path)]:
             raise SourceError(f"source {source.name}: {unknown[0]} of {source.package} is of no known kind")
     if source.map is None:
-        for item in read_records(files, progress=source.name):
+        for item in read_records(files, progress=source.name, source=source.name):
             yield _licensed(item, source.license) if isinstance(item, Record) else item
         return
     mapper = Mapper(source.map, source.name, source.license)
     for path in files:
         rows = tqdm(read_rows(path), desc=source.name, unit=" rows", mininterval=0.5, disable=None)
         yield from mapper.records(iter(rows), str(path))
+    left[_FILTERED] += mapper.filtered
 
 
 def _licensed(record: Record, license: str | None) -> Record:
     return record if license is None or record.license is not None else record.changed(license=license)
 
 
-def _limited(items: Iterable[Record | Fault], source: Source) -> Iterator[Record | Fault]:
-    """All faults, and of the records those with the smallest hashes; no more of them are held than are kept."""
+def _limited(items: Iterable[Record | Fault], source: Source, left: Counter[str]) -> Iterator[Record | Fault]:
+    """All faults, and of the records those with the smallest hashes; no more of them are held than are kept.
+
+    Of repeats with one label the first counts, so that a limit is one of distinct prompts.
+    """
     if source.limit is None:
         yield from items
         return
     smallest: list[tuple[int, int, Record]] = []
+    chosen: set[int] = set()
     for number, item in enumerate(items):
         if isinstance(item, Fault):
             yield item
             continue
-        digest = hashlib.sha256(f"{source.seed}:{item.key}".encode()).digest()
-        entry = (-int.from_bytes(digest[:16], "big"), -number, item)
+        digest = hashlib.sha256(f"{source.seed}:{item.key}:{item.labels}".encode()).digest()
+        place = -int.from_bytes(digest[:16], "big")
+        left[_OVER_LIMIT] += place in chosen or len(smallest) == source.limit
+        if place in chosen or (len(smallest) == source.limit and place <= smallest[0][0]):
+            continue
+        chosen.add(place)
+        entry = (place, -number, item)
         if len(smallest) < source.limit:
             heapq.heappush(smallest, entry)
-        elif entry[:2] > smallest[0][:2]:
-            heapq.heapreplace(smallest, entry)
+        else:
+            chosen.remove(heapq.heapreplace(smallest, entry)[0])
     yield from (record for _, _, record in sorted(smallest, key=lambda entry: -entry[1]))

@@ -17,6 +17,7 @@ _FEW = 20
 """Under so many records nothing is said of a label or a source."""
 _MOST_TEXTS = 20_000_000
 _MOST_LENGTHS = 500_000
+_ALL_BUT_3, _ALL_BUT_16 = (1 << 64) - 8, (1 << 64) - (1 << 16)
 _LOOKED_AT = 2000
 _NAMED = 5
 
@@ -44,9 +45,8 @@ class Suspicions:
         self._source_labels: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         self._distinct_lengths = 0
         self._damaged: Counter[str] = Counter()
-        self._texts = array("Q")
-        self._ids = array("Q")
-        self._label_sets = array("B")
+        self._texts = array("Q")  # 61 bits of the text's hash, then one for each category
+        self._ids = array("Q")  # 48 bits of the id's hash, then 16 of the text's
 
     def add(self, record: Record) -> None:
         """Take one record in."""
@@ -58,9 +58,10 @@ class Suspicions:
         if _is_damaged(record):
             self._damaged[record.source] += 1
         if len(self._texts) < _MOST_TEXTS:
-            self._texts.append(int(record.key[:16], 16))
-            self._ids.append(hash(record.id) & 0xFFFFFFFFFFFFFFFF)
-            self._label_sets.append(sum(1 << i for i, name in enumerate(CATEGORIES) if name in record.labels))
+            text = int(record.key[:16], 16)
+            labels = sum(1 << i for i, name in enumerate(CATEGORIES) if name in record.labels)
+            self._texts.append(text & _ALL_BUT_3 | labels)
+            self._ids.append(hash(record.id) << 16 & _ALL_BUT_16 | text >> 48)
 
     def _add_to_source(self, record: Record) -> None:
         """Lengths as they came, since a cut is made before anything is rendered."""
@@ -141,23 +142,26 @@ class Suspicions:
             yield Suspicion("encoding damage", message, {"source": source, "records": n})
 
     def _repeats(self) -> Iterator[Suspicion]:
-        texts, labels = np.frombuffer(self._texts, np.uint64), np.frombuffer(self._label_sets, np.uint8)
+        texts, ids = np.array(self._texts, np.uint64), np.array(self._ids, np.uint64)
         if not len(texts):
             return
-        order = np.lexsort((labels, texts))
-        again = texts[order][1:] == texts[order][:-1]
+        texts.sort()
+        again = (texts[1:] ^ texts[:-1]) < 8  # the same text, whatever the labels
+        limit = f" (of the first {_MOST_TEXTS:,})" if len(texts) == _MOST_TEXTS else ""
         if again.any():
             n = int(again.sum())
-            yield Suspicion("repeats", f"{n} prompts stand more than once; a build keeps one of each", {"records": n})
-        conflicts = texts[order][1:][again & (labels[order][1:] != labels[order][:-1])]
+            message = f"{n} prompts stand more than once{limit}; a build keeps one of each"
+            yield Suspicion("repeats", message, {"records": n})
+        conflicts = np.unique(texts[1:][again & (texts[1:] != texts[:-1])] >> np.uint64(3))
         if len(conflicts):
-            n = len(np.unique(conflicts))
-            message = f"{n} prompts stand with different labels; a build keeps what most sources say, or none"
+            n = len(conflicts)
+            message = f"{n} prompts stand with different labels{limit}; a build keeps what most sources say, or none"
             yield Suspicion("conflicting labels", message, {"prompts": n})
-        pairs = np.unique(np.stack([np.frombuffer(self._ids, np.uint64), texts]), axis=1)
-        shared = len(pairs[0]) - len(np.unique(pairs[0]))
+        ids.sort()
+        changes = (ids[1:] != ids[:-1]) & ((ids[1:] ^ ids[:-1]) < 1 << 16)  # the same id, another text
+        shared = len(np.unique(ids[1:][changes] >> np.uint64(16)))
         if shared:
-            yield Suspicion("shared ids", f"{shared} ids stand for more than one prompt", {"ids": shared})
+            yield Suspicion("shared ids", f"{shared} ids stand for more than one prompt{limit}", {"ids": shared})
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:

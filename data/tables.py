@@ -59,7 +59,13 @@ def _extra_type(name: str, records: Sequence[Record]) -> pa.DataType:
         kind = pa.array([record.extra.get(name) for record in records]).type
     except (pa.ArrowException, OverflowError):
         return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
+    return pa.string() if _has_nothing(kind) else kind
+
+
+def _has_nothing(kind: pa.DataType) -> bool:
+    """Whether a type, or one inside it, has no values or no fields: Parquet cannot hold the latter."""
+    inside = [kind.field(i).type for i in range(kind.num_fields)]
+    return pa.types.is_null(kind) or (pa.types.is_struct(kind) and not inside) or any(map(_has_nothing, inside))
 
 
 def _write(path: Path, rows: Iterator[Mapping[str, Any]], schema: pa.Schema) -> None:

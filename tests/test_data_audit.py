@@ -1,8 +1,11 @@
 """The audit finds planted label errors, shortcuts and disagreement, and its file can be corrected and given back."""
 
+import datetime
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.__main__ import main
@@ -136,6 +139,24 @@ def test_shortcuts_are_named():
     assert (word.what, word.strength, word.recall) == ("boxed", 1.0, 1.0) and "(1 source(s))" in word.message
     same = records(60, lambda i: f"{mixed[i % 7]} {mixed[i * 2 % 7]}xyz {i + 0.5:.0f}", ["capability_sweep"], "a")
     assert shortcuts(organic, same) == {}
+
+
+def test_few_clusters_and_columns_of_any_kind(tmp_path):
+    rows = [{**row, "source": f"s{n // 180}", "group": None, "id": str(n)} for n, row in enumerate(labelled_rows())]
+    for n in PLANTED:
+        rows[n]["labels"] = [] if rows[n]["labels"] else ["capability_sweep"]
+    when = datetime.datetime(2026, 1, 1)
+    pq.write_table(
+        pa.Table.from_pylist([{"text": None, "messages": None, **row, "when": when} for row in rows]),
+        tmp_path / "in.parquet",
+    )
+    (tmp_path / "list.yaml").write_text(
+        f"sources: [{{name: s, files: [{tmp_path / 'in.parquet'}]}}]\nby_source: true\n"
+    )
+    assert main(["build", str(tmp_path / "list.yaml"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["audit", str(tmp_path / "out")]) == 0
+    first = json.loads((tmp_path / "out.audit" / "suspects.jsonl").read_text().splitlines()[0])
+    assert first["when"] == "2026-01-01 00:00:00" and "cluster" not in first
 
 
 def test_what_cannot_be_audited(tmp_path, capsys):

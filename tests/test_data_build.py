@@ -240,7 +240,7 @@ def test_corrections_replace_labels(labelled, tmp_path, capsys):
     ]
     file = write_jsonl(tmp_path / "mended.jsonl", mended)
     assert run(labelled, "--corrections", file, "--out", tmp_path / "out") == 0
-    assert "corrections: 3, which changed 1 record(s); 1 found no record of their text" in capsys.readouterr().out
+    assert "corrections: 3, which changed 2 record(s); 1 found no record of their text" in capsys.readouterr().out
     by_text = {row["text"]: row for part in rows_of(tmp_path / "out").values() for row in part}
     chat = next(r for part in rows_of(tmp_path / "out").values() for r in part if r["messages"] == rows[0]["messages"])
     assert chat["labels"] == ["censorship_probing"] and by_text[rows[2]["text"]]["weight"] == 0.5
@@ -266,6 +266,79 @@ def test_extra_fields_of_any_kind_are_carried(tmp_path):
     assert [row["nested"] for row in found.values() if row["nested"]] == [{"a": [1]}]
     assert [row["bad"] for row in found.values() if row["bad"]] == ["lone ?"]
     assert all(re.fullmatch("[0-9a-f]{16}", row["cluster"]) for row in found.values())
+
+
+def test_odd_columns_are_carried_and_described(tmp_path):
+    rows = [{**row, "meta": {}, "a b": n, "": n, "deep": {"x": {}}} for n, row in enumerate(labelled_rows())]
+    assert run(write_jsonl(tmp_path / "in.jsonl", rows), "--out", tmp_path / "out") == 0
+    kept = rows_of(tmp_path / "out")["test"]
+    assert {row["meta"] for row in kept} == {"{}"} and all(row["a b"] == row[""] for row in kept)
+    described = mlcroissant.Dataset(tmp_path / "out" / "croissant.json")
+    assert described.metadata.issues.errors == set()
+    assert len(list(described.records("test"))) == len(kept)
+
+
+def test_what_repeats_a_record_that_cannot_stay_is_kept(tmp_path):
+    """A new record joins what lies in two splits and is left out; its near-duplicate, which joins nothing, stays."""
+    for seed in range(40):
+        ends = [
+            {"text": "the first of one", "labels": [], "group": "one"},
+            {"text": "the first of two", "labels": [], "group": "two"},
+        ]
+        path = write_jsonl(tmp_path / "old.jsonl", labelled_rows() + ends)
+        config = {"sources": [{"name": "s", "files": [str(path)]}], "seed": seed}
+        (tmp_path / "list.yaml").write_text(yaml.safe_dump(config))
+        assert run(tmp_path / "list.yaml", "--out", tmp_path / "old", "--overwrite") == 0
+        places = {row["text"]: split for split, rows in rows_of(tmp_path / "old").items() for row in rows}
+        if places["the first of one"] != places["the first of two"]:
+            break
+    more = [
+        {"text": BASE, "labels": [], "group": "one", "pair": "p", "id": "bridge"},
+        {"text": "the other end of the pair", "labels": [], "group": "two", "pair": "p", "id": "end"},
+        {"text": BASE + " please", "labels": [], "id": "free"},
+    ]
+    path = write_jsonl(tmp_path / "new.jsonl", labelled_rows() + ends + more)
+    assert run(path, "--previous", tmp_path / "old", "--out", tmp_path / "new") == 0
+    gone = {row["id"]: row["reason"] for row in removed(tmp_path / "new")}
+    assert list(gone.values()) == ["would join splits"]
+    now = homes(tmp_path / "new")
+    if "bridge" in gone:
+        assert "free" in now
+    assert manifest(tmp_path / "new")["records"]["read"] == 720 + 5
+
+
+def test_an_audit_inside_the_input_is_no_input(tmp_path):
+    rows = [{**row, "id": str(n)} for n, row in enumerate(labelled_rows())]
+    for n in range(5, 720, 45):
+        rows[n]["labels"] = [] if rows[n]["labels"] else ["capability_sweep"]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    assert run(tmp_path, "--out", tmp_path / "data") == 0
+    assert main(["audit", str(tmp_path / "data")]) == 0
+    assert run(tmp_path, "--out", tmp_path / "data", "--overwrite") == 0
+    assert list(manifest(tmp_path / "data")["inputs"]) == [str(tmp_path / "in.jsonl")]
+    mended = tmp_path / "data.audit" / "suspects.jsonl"
+    assert run(tmp_path, "--out", tmp_path / "data", "--overwrite", "--corrections", mended) == 0
+    assert str(mended) in manifest(tmp_path / "data")["inputs"]
+
+
+def test_exports_that_disagree_vote_each(tmp_path):
+    rows = [{key: value for key, value in row.items() if key != "source"} for row in labelled_rows()]
+    for folder in "abc":
+        wrong = [{**row, "labels": ["capability_sweep"] if not row["labels"] else []} for row in rows[:60]]
+        (tmp_path / folder).mkdir()
+        write_jsonl(tmp_path / folder / "labels.jsonl", (wrong if folder == "c" else rows[:60]) + rows[60:])
+    assert run(*(tmp_path / folder for folder in "abc"), "--out", tmp_path / "out") == 0
+    kept = {row["text"]: row["labels"] for part in rows_of(tmp_path / "out").values() for row in part}
+    assert manifest(tmp_path / "out")["records"]["removed"] == {"conflicting labels": 60, "duplicate": 1380}
+    assert all(kept[row["text"]] == row["labels"] for row in rows[:60] if "text" in row)
+
+
+def test_empty_files_among_others_are_no_fault(labelled, tmp_path, capsys):
+    (tmp_path / "empty.csv").write_text("text,labels\n")
+    (tmp_path / "none.jsonl").write_text("")
+    assert run(labelled, tmp_path / "empty.csv", tmp_path / "none.jsonl", "--out", tmp_path / "out") == 0
+    assert run(tmp_path / "empty.csv", "--out", tmp_path / "out2") == 2
+    assert "no records in" in capsys.readouterr().err
 
 
 def test_faults_leave_nothing_behind(tmp_path, capsys):

@@ -74,6 +74,26 @@ def test_more_sources_win(other):
         assert reasons == {DUPLICATE: 1, CONFLICT: 1}
 
 
+@pytest.mark.parametrize(
+    ("votes", "stays"),
+    [
+        ({"x": 4, "y": 3, "z": 2}, "x"),
+        ({"x": 3, "y": 2, "z": 2}, "x"),
+        ({"x": 3, "y": 2, "z": 1}, "x"),
+        ({"x": 2, "y": 2, "z": 1}, None),
+        ({"x": 2, "y": 2}, None),
+        ({"x": 1, "y": 1, "z": 1}, None),
+        ({"x": 2, "y": 1, "z": 1}, "x"),
+    ],
+)
+def test_the_most_frequent_of_several_labels_stays_and_of_even_ones_none(votes, stays):
+    labels = {"x": SWEEP, "y": ["censorship_probing"], "z": ORGANIC}
+    records = [record(BASE, labels[name], f"{name}{n}") for name, count in votes.items() for n in range(count)]
+    for shift in range(len(records)):
+        kept = clean(records[shift:] + records[:shift], CleanConfig()).kept
+        assert [list(r.labels) for r in kept] == ([labels[stays]] if stays else [])
+
+
 def test_one_source_has_one_vote_however_often_it_repeats_itself():
     records = [record(BASE, ORGANIC, "a", id=str(n)) for n in range(5)] + [record(BASE, SWEEP, "b", id="9")]
     assert all(reason == CONFLICT for reason, _ in outcome(records))

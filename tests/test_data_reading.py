@@ -147,9 +147,52 @@ def test_of_a_built_folder_its_splits_are_read(built):
 )
 def test_a_broken_file_is_one_error(tmp_path, capsys, name, content, message):
     (tmp_path / name).write_bytes(content)
-    assert main(["check", str(tmp_path / name)]) == 2
+    assert main(["build", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_checking_goes_on_behind_a_file_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(as_jsonl(ROWS) * 100)[:-20])
+    (tmp_path / "b.csv").write_bytes(b"")
+    (tmp_path / "c.jsonl").write_bytes(as_jsonl(ROWS))
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'a.jsonl.gz'}: cannot be read" in out and f"{tmp_path / 'b.csv'}: has no header line" in out
+    assert ", 2 fault(s)" in out and "| zh " in out
+    assert main(["check", str(tmp_path), "--format", "json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [(fault["line"], fault["file"][-5:]) for fault in report["faults"]] == [(None, "nl.gz"), (None, "b.csv")]
+
+
+def test_folders_are_walked_through_links_and_past_what_is_hidden(tmp_path, capsys):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data / "deep", data / ".ipynb_checkpoints", elsewhere):
+        folder.mkdir(parents=True)
+    write_jsonl(data / "deep" / "one.jsonl", ROWS[:1])
+    write_jsonl(data / ".ipynb_checkpoints" / "one-checkpoint.jsonl", ROWS[:1])
+    (data / "._one.jsonl").write_bytes(b"\x00\x05\x16\x07")
+    write_jsonl(elsewhere / "two.jsonl", ROWS[1:])
+    (data / "linked").symlink_to(elsewhere)
+    (data / "round").symlink_to(data)
+    (data / "sheet.xlsx").write_bytes(b"")
+    files = labelled_files([str(data)])
+    assert [path.name for path in files] == ["one.jsonl", "two.jsonl"]
+    assert capsys.readouterr().err == f"note: {data}: 1 file(s) of other kinds are not read: sheet.xlsx\n"
+    (elsewhere / "state.json").write_text("no state")
+    write_feather(elsewhere / "three.arrow")
+    with pytest.raises(InputError, match=r"state.json: is not what datasets writes"):
+        labelled_files([str(data)])
+
+
+def test_files_of_one_name_are_sources_of_their_own(tmp_path):
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        write_jsonl(tmp_path / folder / "labels.jsonl", [{"text": folder, "labels": []}])
+    write_jsonl(tmp_path / "other.jsonl", [{"text": "other", "labels": []}])
+    records, _ = load_records(labelled_files([str(tmp_path)]))
+    assert [record.source for record in records] == ["a/labels", "b/labels", "c/labels", "other"]
 
 
 VALUES = st.text(max_size=6) | st.none() | st.integers() | st.just([]) | st.just(["organic"])

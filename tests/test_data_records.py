@@ -61,6 +61,11 @@ def test_a_record_whose_labels_change_keeps_its_prompt():
     assert (other.labels, other.key, other.rendered, record.labels) == (("capability_sweep",), record.key, "ABC", ())
 
 
+def test_what_table_libraries_make_of_gaps():
+    record = parse_record({"text": "x", "labels": [], "group": 17.0, "id": 3, "pair": 1.5, "messages": []}, "s")
+    assert (record.group, record.id, record.pair, record.text) == ("17", "3", "1.5", "x")
+
+
 def test_agreement_is_over_what_both_judged():
     one = parse_record({"text": "x", "labels": [], "judged": ["censorship_probing"]}, "s")
     two = parse_record({"text": "x", "labels": ["capability_sweep"]}, "s")
@@ -89,7 +94,9 @@ def test_messages_as_list_and_as_json_text():
         ({"text": "x", "labels": ["reasoning"]}, '"reasoning" is unknown'),
         ({"text": "x", "labels": ["capability_sweeps"]}, 'did you mean "capability_sweep"?'),
         ({"text": "x", "labels": ["distillation"]}, '"distillation" is unknown'),
-        ({"text": "x", "labels": 3}, "labels is not a list"),
+        ({"text": "x", "labels": 3}, "labels is not a list .*found: 3.*a list of sources maps numbers to names"),
+        ({"text": "x", "labels": " "}, "labels is not a list"),
+        ({"text": "x", "labels": ", ;"}, "labels is not a list"),
         ({"text": "x", "labels": "[oops"}, "labels is not a list"),
         ({"text": "x", "labels": ["organic", "capability_sweep"]}, "labels has organic beside a category .*; keep one"),
         ({"text": "x", "labels": ["Capability Sweep"]}, 'did you mean "capability_sweep"?'),

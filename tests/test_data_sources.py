@@ -55,6 +55,15 @@ def test_a_template_makes_the_prompt_and_the_fields():
     assert (record.source, record.license, record.judged) == ("src", "MIT", ("capability_sweep",))
 
 
+def test_null_renders_as_nothing_and_columns_may_have_any_name():
+    mapping = {
+        "text": "{{ q }}{{ more }}{{ row['self'] }}",
+        "fields": {"group": "{{ tid }}", "lang": "{{ row['my lang'] }}"},
+    }
+    (record,) = mapped(mapping, {"q": "hi", "more": None, "tid": None, "my lang": "en", "self": " there", "names": 1})
+    assert (record.text, record.group, record.lang) == ("hi there", None, "en")
+
+
 def test_turns_are_joined_and_empty_ones_left_out():
     mapping = {"turns": [{"role": "system", "content": "{{ system }}"}, {"role": "user", "content": "{{ q }}"}]}
     with_system, without = mapped(mapping, {"system": "be brief", "q": "hi"}, {"system": "", "q": "hi"})
@@ -93,6 +102,16 @@ def test_labels_from_a_column():
     assert str(fault) == 'place:3: kind: the mapping has no label for "new"; it has: a, None; [] is organic'
 
 
+def test_values_that_yaml_reads_as_numbers_or_truth():
+    content = yaml.safe_load("{column: k, values: {1: [capability_sweep], false: [], 0.5: []}}")
+    one, two, three, fault = mapped(
+        {"text": "{{ t }}", "labels": content}, *({"t": f"x{n}", "k": k} for n, k in enumerate([1, False, 0.5, 2]))
+    )
+    assert [one.labels, two.labels, three.labels] == [("capability_sweep",), (), ()] and 'for "2"' in str(fault)
+    (fault,) = mapped({"text": "{{ t }}", "labels": content}, {"t": "x"})
+    assert str(fault) == "place:1: the row has no column k for the labels; it has: t"
+
+
 def test_a_filter_passes_rows_over():
     rows = [{"text": f"t {n}", "language": "English" if n % 2 else "French", "toxic": n == 3} for n in range(6)]
     kept = mapped({"text": "{{ text }}", "where": "language == 'English' and not toxic"}, *rows)
@@ -118,10 +137,10 @@ def test_alternatives_are_chosen_by_content():
         ({"text": "{{ prompt | int / 0 }}"}, {"prompt": "private"}, "the mapping fails on the row (ZeroDivisionError)"),
         ({"text": "{{ prompt.__class__.__mro__ }}"}, {"prompt": "private"}, "(SecurityError)"),
         ({"text": "{{ prompt }}"}, {"prompt": " "}, "text: the prompt is empty"),
+        ({"text": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"}, {"prompt": "private"}, "(RecursionError)"),
         ({"chat": "c"}, {"c": "private"}, "c: the messages are not valid JSON"),
         ({"chat": "c"}, {"c": [{"role": "system", "content": "private"}]}, "c has no user turn"),
         ({"chat": "c"}, {"d": "private"}, "'c' is undefined"),
-        ({"text": "{{ prompt }}", "labels": ["sweep"]}, {"prompt": "private"}, '"sweep" is unknown'),
     ],
 )  # fmt: skip
 def test_rows_that_do_not_fit_are_faults_without_the_prompt(mapping, row, words):
@@ -145,6 +164,8 @@ def test_rows_that_do_not_fit_are_faults_without_the_prompt(mapping, row, words)
             "colour is no field of a record",
         ),
         ({"files": ["x"], "map": {"text": "x", "labels": [], "system": "y"}}, "system goes with chat"),
+        ({"files": ["x"], "map": {"text": "x", "labels": ["sweep"]}}, "sweep is no label; known: reasoning_trace"),
+        ({"files": ["x"], "map": {"text": "x", "labels": {"column": "c", "values": {"a": ["b"]}}}}, "b is no label"),
         ({"files": ["x"], "limt": 3}, "Extra inputs are not permitted"),
     ],
 )
@@ -271,6 +292,36 @@ def test_a_limit_takes_the_same_records_whatever_else_is_there(tmp_path):
     few = ids("a.jsonl", limit=50)
     assert len(few) == 50 and few == ids("b.jsonl", limit=50) and few < ids("a.jsonl", limit=80)
     assert ids("a.jsonl", limit=50, seed=1) != few
+
+
+def test_a_limit_is_one_of_distinct_prompts(tmp_path):
+    rows = [{"text": "hi", "labels": []}] * 300 + [{"text": f"t {n}", "labels": []} for n in range(50)]
+    path = str(write_jsonl(tmp_path / "in.jsonl", rows))
+    for seed in range(8):
+        read = read_sources(sources({"name": "s", "files": [path], "limit": 20, "seed": seed}))
+        assert len({record.text for record in read.records}) == 20 == len(read.records)
+        assert read.passed_over == {"s": {"over the limit, or again": 330}}
+
+
+def test_what_a_filter_passes_over_is_counted(tmp_path):
+    path = str(write_jsonl(tmp_path / "in.jsonl", [{"text": f"t {n}", "n": n} for n in range(50)]))
+    mapping = {"text": "{{ text }}", "labels": [], "where": "n < 10"}
+    read = read_sources(sources({"name": "s", "files": [path], "map": mapping}))
+    assert len(read.records) == 10 and read.passed_over == {"s": {"false in where": 40}}
+
+
+def test_the_name_of_a_source_is_that_of_its_records(tmp_path):
+    rows = [{"text": "a", "labels": []}, {"text": "b", "labels": [], "source": "own"}]
+    read = read_sources(sources({"name": "ours", "files": [str(write_jsonl(tmp_path / "in.jsonl", rows))]}))
+    assert [record.source for record in read.records] == ["ours", "own"]
+
+
+def test_a_quote_that_is_never_closed_is_not_passed_over(tmp_path):
+    lines = [f"text {n},[]" for n in range(500)]
+    (tmp_path / "in.csv").write_text("\n".join(["text,labels", *lines[:300], '"open,[]', *lines[300:]]) + "\n")
+    read = read_sources(sources({"name": "s", "files": [str(tmp_path / "in.csv")]}, max_faults=0.5))
+    (fault,) = read.faults
+    assert fault.flaw.problem.endswith("unexpected end of data (the row begins in line 302)")
 
 
 def test_few_faulty_rows_are_passed_over_where_allowed(tmp_path, capsys):

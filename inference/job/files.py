@@ -6,7 +6,8 @@ import glob
 import gzip
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +44,8 @@ def find_files(inputs: Iterable[str]) -> list[Path]:
             found.update(dict.fromkeys(_files_of(name, path)))
         except ImportError as error:  # the URL's file system is a package of its own
             raise InputError(f"{name}: {error} (with pip)") from error
+        except OSError as error:
+            raise InputError(f"{name}: cannot be reached ({error})") from error
     return list(found)
 
 
@@ -59,7 +62,7 @@ def _path(name: str) -> Path:
 
 def _files_of(name: str, path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted((item for item in path.rglob("*") if _is_table(item)), key=str)
+        inside = sorted((item for item in _walk(path) if _is_table(item)), key=str)
         if not inside:
             raise InputError(f"{name}: the folder holds no file of a known kind: {KNOWN}")
         return inside
@@ -77,6 +80,24 @@ def _files_of(name: str, path: Path) -> list[Path]:
     return matches
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, through links too; hidden ones are left alone. What cannot be opened is an error."""
+    if not isinstance(folder, Path):
+        yield from folder.rglob("*")
+        return
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
+
+    seen: set[Path] = set()
+    for here, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = Path(here).resolve()
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            yield from (Path(here) / name for name in names if not name.startswith("."))
+        seen.add(real)
+
+
 def _is_table(path: Path) -> bool:
     """Whether a file found in a folder holds rows; of Arrow files, those that `datasets` lists as its data."""
     kind = file_kind(path)
@@ -85,8 +106,11 @@ def _is_table(path: Path) -> bool:
     state = path.parent / "state.json"
     if not state.is_file():
         return not path.name.startswith(("cache-", "tmp"))
-    listed = json.loads(state.read_text(encoding="utf-8")).get("_data_files") or []
-    return path.name in {item.get("filename") for item in listed}
+    try:
+        listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+        return path.name in {item["filename"] for item in listed}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{state}: is not what datasets writes beside its Arrow files") from error
 
 
 def file_kind(path: Path) -> str:

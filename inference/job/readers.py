@@ -206,12 +206,13 @@ def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
         names = _header(path, reader)
         wanted = set(names if columns is None else columns)
         while True:
+            begins = reader.line_num + 1
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(reader.line_num, {}, f"broken CSV: {error}")
+                yield Row(reader.line_num, {}, f"broken CSV: {error} (the row begins in line {begins})")
                 continue
             if not fields:
                 continue
