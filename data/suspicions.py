@@ -15,7 +15,7 @@ from .records import CATEGORIES, ORGANIC, Record
 
 _FEW = 20
 """Under so many records nothing is said of a label or a source."""
-_MOST_TEXTS = 20_000_000
+_MOST_TEXTS = 10_000_000
 _MOST_LENGTHS = 500_000
 _ALL_BUT_3, _ALL_BUT_16 = (1 << 64) - 8, (1 << 64) - (1 << 16)
 _LOOKED_AT = 2000
