@@ -111,7 +111,6 @@ def croissant(manifest: Mapping[str, Any], files: Sequence[Path]) -> dict[str, A
         "version": "1.0.0",
         "license": licenses or "not stated",
         "citeAs": f"promptassay, data built with fingerprint {manifest['fingerprint']}",
-        "datePublished": "1970-01-01",
         "distribution": [
             {
                 "@type": "cr:FileObject",

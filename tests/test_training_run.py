@@ -94,7 +94,9 @@ def test_a_killed_run_ends_in_the_same_weights(run_config, encoded, tmp_path, mo
     pieces.add_callback(KillAfterFirstEpoch())
     with pytest.raises(Killed):
         fit(pieces, run_config.seed)
-    half = tmp_path / "pieces" / "checkpoint-99999"
+    # Where the kill falls into the writing of the next one. (A number that no run writes would be taken for the newest
+    # by the Trainer, which then deletes what it has just saved, if all were written within a second.)
+    half = tmp_path / "pieces" / f"checkpoint-{whole.state.global_step}"
     shutil.copytree(newest_checkpoint(tmp_path / "pieces"), half)
     (half / "complete").unlink()  # a checkpoint that a kill cut short is passed over
     (half / "model.safetensors").write_bytes(b"cut")
