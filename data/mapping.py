@@ -18,7 +18,7 @@ from inference.job.readers import Row
 from inference.prompts import PromptError, parse_messages
 
 from .config import Config
-from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, parse_record, quoted
+from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, column_list, parse_record, quoted
 
 _JINJA = SandboxedEnvironment(undefined=StrictUndefined, finalize=lambda value: "" if value is None else value)
 _FIELDS = ("id", "group", "pair", "style", "lang", "origin", "license", "source")
@@ -145,9 +145,8 @@ class Mapper:
         except RecordError:
             raise
         except UndefinedError as error:
-            columns = ", ".join(map(str, row)) or "none"
             raise RecordError(
-                [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {columns}")]
+                [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {column_list(row)}")]
             ) from error
         except (
             TemplateError,
@@ -198,7 +197,7 @@ class Mapper:
         if isinstance(labels, list):
             return labels
         if labels.column not in row:
-            has = f"it has: {', '.join(map(str, row)) or 'none'}"
+            has = f"it has: {column_list(row)}"
             raise RecordError([Flaw(f"the row has no column {labels.column} for the labels", labels.column, mend=has)])
         value = row[labels.column]
         found = labels.values.get(str(value))

@@ -154,6 +154,14 @@ class Record:
         return row | self.extra
 
 
+def column_list(row: Mapping[str, Any]) -> str:
+    """A row's columns for an error. Of a file without a header line the names are its first prompt: only what looks
+    like a name is shown.
+    """
+    names = [str(name) if re.fullmatch(r"[\w.-]{1,40}", str(name)) else "…" for name in list(row)[:20]]
+    return ", ".join(names) or "nothing"
+
+
 def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
     """A row of a file as a record; a field that is null, or empty as CSV writes null, counts as absent.
 
@@ -210,7 +218,8 @@ def _prompt(
         else:
             stands = next((name for name in ("text", *CHAT_FIELDS) if name in row), None)
             mend = "give the prompt as text or as messages, or leave the row out"
-            flaws.found(f"{stands} is empty" if stands else "has neither text nor messages", stands, mend=mend)
+            problem = f"{stands} is empty" if stands else f"has neither text nor messages, but {column_list(row)}"
+            flaws.found(problem, stands, mend=mend)
         return None, None, ""
     name = given[0]
     try:

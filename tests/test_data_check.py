@@ -101,6 +101,14 @@ def test_faults_name_field_value_and_mend(tmp_path):
     assert str(faults[0]).endswith('in.jsonl:1: origin "found" is unknown; known: authored, composed, real')
 
 
+def test_a_file_without_a_header_line_does_not_show_its_first_prompt(tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("private words of mine,organic\nmore of them,organic\n")
+    assert main(["check", str(tmp_path / "in.csv")]) == 1
+    out = capsys.readouterr().out
+    assert "in.csv:2: has neither text nor messages, but …, organic; give the prompt" in out
+    assert "private" not in out and "more of them" not in out
+
+
 def test_many_sources_do_not_flood_the_tables(tmp_path, capsys):
     path = write_jsonl(tmp_path / "in.jsonl", [{"text": f"t {n}", "labels": [], "source": f"s{n}"} for n in range(60)])
     assert main(["check", str(path)]) == 0

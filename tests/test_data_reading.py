@@ -63,6 +63,7 @@ WRITERS = {
     "r.jsonl.gz": lambda path: path.write_bytes(gzip.compress(as_jsonl(ROWS))),
     "r.jsonl.zst": lambda path: path.write_bytes(zstd(as_jsonl(ROWS))),
     "r.csv": lambda path: path.write_bytes(as_table(ROWS, ",")),
+    "semicolons.csv": lambda path: path.write_bytes(as_table(ROWS, ";")),
     "r.csv.zst": lambda path: path.write_bytes(zstd(as_table(ROWS, ","))),
     "r.tsv": lambda path: path.write_bytes(as_table(ROWS, "\t")),
     "r.tsv.gz": lambda path: path.write_bytes(gzip.compress(as_table(ROWS, "\t"))),

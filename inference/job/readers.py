@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .files import InputError, file_kind, is_compressed, open_file
 
 _BATCH_ROWS = 1024
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_DELIMITED = ("csv", "tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ def column_names(path: Path) -> list[str]:
         return list(parquet_schema(path).names)
     if kind == "arrow":
         return list(_open_arrow(path)[0])
-    if kind in _DELIMITERS:
+    if kind in _DELIMITED:
         with open_file(path) as stream:
-            return _header(path, _csv_rows(stream, _DELIMITERS[kind]))
+            return _header(path, _csv_rows(stream, kind))
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
 
 
@@ -194,7 +194,10 @@ def _header(path: Path, reader: Any) -> list[str]:
     return names
 
 
-def _csv_rows(stream: IO[bytes], delimiter: str) -> Any:
+def _csv_rows(stream: Any, kind: str) -> Any:
+    """A reader of CSV, with commas or, as spreadsheets of many countries export it, with semicolons; or of TSV."""
+    first = stream.peek(1 << 16).splitlines()[:1]
+    delimiter = "\t" if kind == "tsv" else ";" if first and b";" in first[0] and b"," not in first[0] else ","
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
     return csv.reader(text, delimiter=delimiter, strict=True)
@@ -202,7 +205,7 @@ def _csv_rows(stream: IO[bytes], delimiter: str) -> Any:
 
 def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
     with open_file(path) as stream:
-        reader = _csv_rows(stream, _DELIMITERS[file_kind(path)])
+        reader = _csv_rows(stream, file_kind(path))
         names = _header(path, reader)
         wanted = set(names if columns is None else columns)
         while True:
