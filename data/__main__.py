@@ -173,7 +173,8 @@ def _show(folder: Path, manifest: dict[str, Any]) -> None:
         given, changed, lost = manifest["corrections"].values()
         print(f"corrections: {given}, which changed {changed} record(s); {lost} found no record of their text")
     for move in manifest["moves"]:
-        print(f"moved to {move['to']}: {move['reason']}")
+        what = f"a cluster of {move['records']} record(s)" if "records" in move else f"record {move['record']}"
+        print(f"moved {what} to {move['to']}: {move['reason']}")
     print(f"written: {folder} (fingerprint {manifest['fingerprint']})")
 
 
