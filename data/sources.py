@@ -165,8 +165,8 @@ def read_sources(config: BuildConfig, out: Path | None = None) -> Read:
             left.update(fault.flaw.problem for fault in faults)
         else:
             read.faults.extend(faults)
-        if left:
-            read.passed_over[source.name] = by_count(left)
+        if +left:
+            read.passed_over[source.name] = by_count(+left)
     if not read.records and not read.faults:
         raise SourceError(f"no records in {', '.join(read.inputs)}")
     return read

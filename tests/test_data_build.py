@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from data.__main__ import main
 from data.reading import SPLITS
@@ -372,6 +373,15 @@ def test_wrong_use(labelled, tmp_path, monkeypatch, capsys, arguments, status, m
     assert main(["build", *arguments]) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and list((tmp_path / "here").iterdir()) == []
+
+
+def test_sources_behind_urls_build_alike(labelled, built, tmp_path):
+    remote = UPath("memory://building") / tmp_path.name
+    remote.mkdir(parents=True, exist_ok=True)
+    (remote / "made.jsonl").write_bytes(labelled.read_bytes())
+    assert run(remote / "made.jsonl", "--out", tmp_path / "out") == 0
+    assert homes(tmp_path / "out") == homes(built)
+    assert list(manifest(tmp_path / "out")["inputs"].values()) == list(manifest(built)["inputs"].values())
 
 
 def test_overwriting_replaces_the_whole_folder(labelled, tmp_path):

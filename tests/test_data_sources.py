@@ -308,6 +308,8 @@ def test_what_a_filter_passes_over_is_counted(tmp_path):
     mapping = {"text": "{{ text }}", "labels": [], "where": "n < 10"}
     read = read_sources(sources({"name": "s", "files": [path], "map": mapping}))
     assert len(read.records) == 10 and read.passed_over == {"s": {"false in where": 40}}
+    everything = {"name": "s", "files": [path], "map": {**mapping, "where": "n >= 0"}, "limit": 50}
+    assert read_sources(sources(everything)).passed_over == {}
 
 
 def test_the_name_of_a_source_is_that_of_its_records(tmp_path):
