@@ -116,16 +116,17 @@ class _Cleaner:
             return
         self.removed.pop(number, None)
         sketch = Sketch.of(record.rendered, self.config.words)
-        near = dict(self._index.find(sketch)) | dict.fromkeys(self._by_key.get(record.key, ()), 1.0)
+        near = dict(self._index.find(sketch))  # of records with one text, which only pairs keep, the first
         self.links += [(number, other) for other in near]
-        same = [other for other in near if self.records[other].key == record.key]
+        same = self._by_key.get(record.key, [])
         if contradicted := [other for other in same if not record.agrees_with(self.records[other])]:
             self._leave_out(number, CONFLICT, contradicted[0], 1.0)
         elif repeated := [other for other in same if record.pair in (None, self.records[other].pair)]:
             self._leave_out(number, DUPLICATE, repeated[0], 1.0)
         elif record.pair or not self._leave_out_near(number, near):
+            if not same:
+                self._index.add(number, sketch)
             self._by_key.setdefault(record.key, []).append(number)
-            self._index.add(number, sketch)
 
     def _leave_out_near(self, number: int, near: dict[int, float]) -> bool:
         """Leave a record out as a near-duplicate, if it is one that may not stay."""
@@ -170,14 +171,22 @@ class _Cleaner:
         if len(own) > most:
             return []
         del self._satellites[kept]
-        self._index.remove(kept)
-        self._by_key[record.key].remove(kept)
+        self._forget(kept)
         self._remove(kept, CONFLICT, disputes[0].number, disputes[0].similarity)
         if len(own) < most:
             return [item.number for item in satellites]
         for item in satellites:
             self._remove(item.number, CONFLICT, kept, item.similarity)
         return []
+
+    def _forget(self, kept: int) -> None:
+        key = self.records[kept].key
+        was_found, same = self._by_key[key][0] == kept, self._by_key[key]
+        same.remove(kept)
+        if was_found:
+            self._index.remove(kept)
+            if same:
+                self._index.add(same[0], Sketch.of(self.records[same[0]].rendered, self.config.words))
 
     def _same(self, item: _Satellite, record: Record) -> bool:
         return self.records[item.number].key == record.key

@@ -14,11 +14,11 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefine
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field, field_validator, model_validator
 
-from inference.job.readers import Row
+from inference.job.readers import Row, shown_columns
 from inference.prompts import PromptError, parse_messages
 
 from .config import Config
-from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, column_list, parse_record, quoted
+from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, parse_record, quoted
 
 _JINJA = SandboxedEnvironment(undefined=StrictUndefined, finalize=lambda value: "" if value is None else value)
 _FIELDS = ("id", "group", "pair", "style", "lang", "origin", "license", "source")
@@ -146,7 +146,7 @@ class Mapper:
             raise
         except UndefinedError as error:
             raise RecordError(
-                [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {column_list(row)}")]
+                [Flaw(f"the mapping does not fit the row: {error.message}", mend=f"it has: {shown_columns(row)}")]
             ) from error
         except (
             TemplateError,
@@ -197,7 +197,7 @@ class Mapper:
         if isinstance(labels, list):
             return labels
         if labels.column not in row:
-            has = f"it has: {column_list(row)}"
+            has = f"it has: {shown_columns(row)}"
             raise RecordError([Flaw(f"the row has no column {labels.column} for the labels", labels.column, mend=has)])
         value = row[labels.column]
         found = labels.values.get(str(value))

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+from inference.job.readers import shown_columns
 from inference.job.writers import without_surrogates
 from inference.prompts import PromptError, parse_messages, render_prompt
 
@@ -154,14 +155,6 @@ class Record:
         return row | self.extra
 
 
-def column_list(row: Mapping[str, Any]) -> str:
-    """A row's columns for an error. Of a file without a header line the names are its first prompt: only what looks
-    like a name is shown.
-    """
-    names = [str(name) if re.fullmatch(r"[\w.-]{1,40}", str(name)) else "…" for name in list(row)[:20]]
-    return ", ".join(names) or "nothing"
-
-
 def parse_record(row: Mapping[str, Any], default_source: str) -> Record:
     """A row of a file as a record; a field that is null, or empty as CSV writes null, counts as absent.
 
@@ -218,7 +211,7 @@ def _prompt(
         else:
             stands = next((name for name in ("text", *CHAT_FIELDS) if name in row), None)
             mend = "give the prompt as text or as messages, or leave the row out"
-            problem = f"{stands} is empty" if stands else f"has neither text nor messages, but {column_list(row)}"
+            problem = f"{stands} is empty" if stands else f"has neither text nor messages, but {shown_columns(row)}"
             flaws.found(problem, stands, mend=mend)
         return None, None, ""
     name = given[0]

@@ -190,6 +190,7 @@ def test_every_kind_of_file_and_place_scores_alike(artefact, tmp_path):
         (["other.jsonl"], "has no column text or messages; it has: prompt; say where"),
         (["broken.parquet"], "not a readable Parquet file"),
         (["empty.csv"], "has no header line"),
+        (["headless.csv"], "has no column text or messages; it has: …, 7; say where"),
         (["in.jsonl", "--operating-point", "fpr-9pct"], "no operating point"),
         (["in.jsonl", "--resume", "--overwrite"], "give one of them"),
     ],
@@ -201,6 +202,7 @@ def test_wrong_use_is_one_sentence_and_exit_2(artefact, tmp_path, monkeypatch, c
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "headless.csv").write_text("private words of mine,7\nmore of them,8\n")
     before = {path.name for path in tmp_path.iterdir()}
     assert score(artefact, *arguments, "out.jsonl") == 2
     error = capsys.readouterr().err

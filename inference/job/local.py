@@ -18,7 +18,7 @@ from ..prompts import PromptError
 from .files import InputError, file_kind, find_files
 from .ledger import FileProgress, InputFile, JobError, Ledger, part_name
 from .output import Output
-from .readers import Row, column_names, count_rows, find_columns, parquet_schema, read_rows
+from .readers import Row, column_names, count_rows, find_columns, parquet_schema, read_rows, shown_columns
 
 PART_ROWS = 2048
 """Rows in a part: what a kill can cost."""
@@ -146,7 +146,7 @@ def choose_columns(options: ScoreOptions, keep: tuple[str, ...], path: Path) -> 
     if missing or not found & set(prompt):
         what = ", ".join(missing) or "text or messages"
         option = "" if missing else "; say where the prompts stand with --text-column or --messages-column"
-        raise InputError(f"{path}: has no column {what}; it has: {', '.join(column_names(path)) or 'none'}{option}")
+        raise InputError(f"{path}: has no column {what}; it has: {shown_columns(column_names(path))}{option}")
     return Columns(
         text=options.text_column if named else "text",
         messages=options.messages_column if named else "messages",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from .files import InputError, file_kind, is_compressed, open_file
 
 _BATCH_ROWS = 1024
 _DELIMITED = ("csv", "tsv")
+_NAME = re.compile(r"[\w.-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,13 @@ def column_names(path: Path) -> list[str]:
         with open_file(path) as stream:
             return _header(path, _csv_rows(stream, kind))
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
+
+
+def shown_columns(names: Iterable[str]) -> str:
+    """Names of columns as an error shows them. Of a file without a header line they are its first prompt: only what
+    looks like a name is shown.
+    """
+    return ", ".join(name if _NAME.fullmatch(name) else "…" for name in map(str, islice(names, 20))) or "none"
 
 
 def parquet_schema(path: Path) -> Any:
@@ -190,7 +200,7 @@ def _header(path: Path, reader: Any) -> list[str]:
         raise InputError(f"{path}: has no header line")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputError(f"{path}: the header names a column twice: {', '.join(repeated)}")
+        raise InputError(f"{path}: the header names a column twice: {shown_columns(repeated)}")
     return names
 
 
