@@ -69,11 +69,19 @@ def run(*arguments: str) -> tuple[float, float]:
     return seconds, int(ran.stdout.split("peak ")[1]) / 1024
 
 
-def main() -> None:
-    """Measure every size and print one table."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="prompts (default: %(default)s)")
-    sizes = options.parse_args().sizes
+def write_fillings(path: Path, n: int) -> None:
+    """Write one template of 300 words filled `n` times with 60 others: alike, but no near-duplicates, and no group."""
+    random = np.random.default_rng(0)
+    head = " ".join(f"fixed{i}" for i in range(300))
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(n):
+            text = " ".join([head, *(f"slot{i}" for i in random.integers(0, 5000, 60))])
+            labels = [CATEGORIES[number % 4]] if number % 4 < 3 else []
+            stream.write(json.dumps({"text": text, "labels": labels}) + "\n")
+
+
+def measure_sizes(sizes: list[int]) -> None:
+    """Check and build at every size, and print one table."""
     rows = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -82,23 +90,51 @@ def main() -> None:
             checked, check_memory = run("check", str(path))
             built, build_memory = run("build", str(path), "--out", str(out))
             removed = sum(json.loads((out / "manifest.json").read_text())["records"]["removed"].values())
-        rows.append(
-            [
-                f"{size:,}",
-                f"{megabytes:.0f}",
-                f"{checked:.1f}",
-                f"{check_memory:.0f}",
-                f"{built:.1f}",
-                f"{build_memory:.0f}",
-                f"{removed:,}",
-            ]
-        )
+        figures = (megabytes, checked, check_memory, built, build_memory)
+        rows.append([f"{size:,}", *(f"{figure:.1f}" for figure in figures), f"{removed:,}"])
         print(f"{size:,} prompts: checked in {checked:.1f} s, built in {built:.1f} s", file=sys.stderr)
     header = ["prompts", "MB", "check, s", "check, MB", "build, s", "build, MB at the peak", "removed"]
     print(markdown_table(header, rows))
     if len(rows) > 1:
         growth = float(rows[-1][4]) / float(rows[0][4])
         print(f"\n{sizes[-1] / sizes[0]:.1f} times the prompts took {growth:.1f} times the time to build")
+
+
+def measure_fillings(n: int) -> None:
+    """Build one template filled `n` times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in.jsonl"
+        write_fillings(path, n)
+        seconds, memory = run("build", str(path), "--out", str(Path(folder) / "out"))
+    print(f"one template filled {n:,} times: built in {seconds:.0f} s, {memory:.0f} MB at the peak")
+
+
+def measure_check(gigabytes: float) -> None:
+    """Check one JSONL file of so many GB."""
+    with tempfile.TemporaryDirectory() as folder:
+        part, path = Path(folder) / "part.jsonl", Path(folder) / "in.jsonl"
+        write_prompts(part, 100_000)
+        block, written = part.read_bytes(), 0
+        with path.open("wb") as stream:
+            while written < gigabytes * 1e9:
+                written += stream.write(block)
+        seconds, memory = run("check", str(path))
+    print(f"{written / 1e9:.1f} GB: checked in {seconds:.0f} s, {memory:.0f} MB at the peak")
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="prompts (default: %(default)s)")
+    options.add_argument("--fillings", type=int, metavar="N", help="instead: one template filled N times")
+    options.add_argument("--gigabytes", type=float, metavar="G", help="instead: check a file of G gigabytes")
+    asked = options.parse_args()
+    if asked.fillings:
+        measure_fillings(asked.fillings)
+    elif asked.gigabytes:
+        measure_check(asked.gigabytes)
+    else:
+        measure_sizes(list(asked.sizes))
 
 
 if __name__ == "__main__":
