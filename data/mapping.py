@@ -18,6 +18,7 @@ from inference.job.readers import Row, shown_columns
 from inference.prompts import PromptError, parse_messages
 
 from .config import Config
+from .reading import to_record
 from .records import CATEGORIES, ORGANIC, Fault, Flaw, Record, RecordError, parse_record, quoted
 
 _JINJA = SandboxedEnvironment(undefined=StrictUndefined, finalize=lambda value: "" if value is None else value)
@@ -61,7 +62,7 @@ class LabelColumn(Config):
         return values
 
 
-class Mapping_(Config):
+class RowMapping(Config):
     """How a row becomes a record. Exactly one of `text`, `turns` and `chat` makes the prompt."""
 
     text: Template | None = Field(None, description="the prompt, as a template")
@@ -78,7 +79,7 @@ class Mapping_(Config):
     judged: list[str] | None = None
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> Mapping_:
+    def _one_prompt(self) -> RowMapping:
         if sum(value is not None for value in (self.text, self.turns, self.chat)) != 1:
             raise ValueError("give exactly one of text, turns and chat")
         if self.system is not None and self.chat is None:
@@ -100,7 +101,7 @@ class Mapping_(Config):
         return fields
 
     @model_validator(mode="after")
-    def _templates_compile(self) -> Mapping_:
+    def _templates_compile(self) -> RowMapping:
         Mapper(self, "check", None)
         return self
 
@@ -108,7 +109,7 @@ class Mapping_(Config):
 class Mapper:
     """Applies one mapping to rows; `filtered` counts those that its filter passed over."""
 
-    def __init__(self, mapping: Mapping_, source: str, license: str | None) -> None:
+    def __init__(self, mapping: RowMapping, source: str, license: str | None) -> None:
         self.filtered = 0
         self._mapping = mapping
         self._source = source
@@ -122,16 +123,7 @@ class Mapper:
     def records(self, rows: Iterator[Row], place: str) -> Iterator[Record | Fault]:
         """Each row as a record, as its faults, or as nothing where the filter passes it over."""
         for row in rows:
-            if row.error is not None:
-                yield Fault(place, row.number, Flaw(row.error, mend="mend the line or leave it out"))
-                continue
-            try:
-                record = self._record(row.values)
-            except RecordError as error:
-                yield from (Fault(place, row.number, flaw) for flaw in error.flaws)
-            else:
-                if record is not None:
-                    yield record
+            yield from to_record(row, place, self._record)
 
     def _record(self, row: Mapping[str, Any]) -> Record | None:
         choice = int(hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:8], 16)

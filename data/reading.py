@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -91,9 +93,10 @@ def read_records(
     names = source_names(paths)
     with tqdm(desc=progress, unit=" rows", mininterval=0.5, disable=None if progress else True) as bar:
         for path in paths:
+            parse = partial(parse_record, default_source=source or names[path])
             try:
                 for row in read_rows(path):
-                    yield from to_record(row, str(path), default_source=source or names[path])
+                    yield from to_record(row, str(path), parse)
                     bar.update()
             except InputError as error:
                 if not keep_going:
@@ -101,15 +104,18 @@ def read_records(
                 yield Fault(str(path), None, Flaw(str(error).removeprefix(f"{path}: ")))
 
 
-def to_record(row: Row, place: str, default_source: str) -> Iterator[Record | Fault]:
-    """One row as a record, or as all its faults."""
+def to_record(row: Row, place: str, parse: Callable[[Mapping[str, Any]], Record | None]) -> Iterator[Record | Fault]:
+    """One row as a record, as all its faults, or as nothing where `parse` passes it over."""
     if row.error is not None:
         yield Fault(place, row.number, Flaw(row.error, mend="mend the line or leave it out"))
         return
     try:
-        yield parse_record(row.values, default_source)
+        record = parse(row.values)
     except RecordError as error:
         yield from (Fault(place, row.number, flaw) for flaw in error.flaws)
+    else:
+        if record is not None:
+            yield record
 
 
 def load_records(paths: Sequence[Path], progress: str | None = None) -> tuple[list[Record], list[Fault]]:

@@ -18,7 +18,7 @@ from inference.job.readers import read_rows
 
 from .clean import CleanConfig
 from .config import Config, ConfigError, load_config
-from .mapping import Mapper, Mapping_
+from .mapping import Mapper, RowMapping
 from .reading import labelled_files, read_records, sort_out, source_names
 from .records import Fault, Record
 from .remote import HubSet, SourceError, package_files, package_input
@@ -44,7 +44,7 @@ class Source(Config):
     download: bool = Field(False, description="keep the hub's whole data set on disk; otherwise it is read as a stream")
     package: str | None = Field(None, description="an installed distribution")
     package_files: list[str] = Field([], description="its files, as globs")
-    map: Mapping_ | None = Field(None, description="how a row becomes a record; without it the rows are records")
+    map: RowMapping | None = Field(None, description="how a row becomes a record; without it the rows are records")
     license: str | None = Field(None, description="of the texts, where the rows do not say")
     limit: int | None = Field(None, ge=1, description="at most so many records, chosen by hash of their content")
     seed: int = Field(0, description="another seed chooses others")

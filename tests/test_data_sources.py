@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from data.__main__ import main
 from data.config import ConfigError, load_config
-from data.mapping import Mapper, Mapping_
+from data.mapping import Mapper, RowMapping
 from data.records import CATEGORIES, Record
 from data.remote import HubSet, SourceError
 from data.sources import BuildConfig, Source, build_config, read_sources
@@ -21,7 +21,7 @@ from .conftest import ROOT, labelled_rows, write_jsonl
 
 
 def mapped(mapping, *rows, license=None):
-    mapper = Mapper(Mapping_.model_validate({"labels": [], **mapping}), "src", license)
+    mapper = Mapper(RowMapping.model_validate({"labels": [], **mapping}), "src", license)
     return list(mapper.records((Row(n, row) for n, row in enumerate(rows, 1)), "place"))
 
 
