@@ -80,8 +80,11 @@ class HubSet:
             for number, values in enumerate(islice(opened, self.rows), 1):
                 yield Row(number, dict(values))
         except (ValueError, KeyError, FileNotFoundError) as error:  # no such config, split or file
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SourceError(f"source {source}: {self} cannot be opened after row {number}: {what[:300]}") from error
+            if number:  # what is said of a row can quote it
+                what = type(error).__name__
+                raise SourceError(f"source {source}: {self} is broken after row {number} ({what})") from error
+            what = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise SourceError(f"source {source}: {self} cannot be opened: {what}") from error
         except Exception as error:  # errors of whatever carries the requests
             raise SourceError(out_of_reach(source, self, error)) from error
 
