@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 CODE := $(wildcard inference/*.py inference/*/*.py data/*.py training/*.py training/templates/*)
-SEED := $(wildcard data/seed/*/*.jsonl)
+SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -18,6 +18,8 @@ EXAMPLES = """examples:
     python -m data build labelled.jsonl more/ --out build/data
   add new files later, with every old record in the split that it is in, and keep a source for measuring alone:
     python -m data build labelled.jsonl new.jsonl --previous build/data --hold-out-source blog --out build/data2
+  make the tables of the shipped corpus' data card anew, after prompts were added:
+    python -m data card data/seed
   find likely label errors, mend them in the file that comes out, and build with what was mended:
     python -m data audit build/data
     python -m data build labelled.jsonl --corrections build/data.audit/suspects.jsonl --out build/data3
@@ -57,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("folder", type=Path, metavar="DIR", help="a folder that `data build` made")
     audit.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: DIR.audit)")
     audit.add_argument("--seed", type=int, default=0, help="another seed draws other folds (default: %(default)s)")
+    card = commands.add_parser(
+        "card",
+        help="make the tables in the README of a corpus anew",
+        description="Count a corpus (DIR/*/*.jsonl) by class and language, length, form and style, list the strongest "
+        "words of each class, and put the tables between the two marks in DIR/README.md.",
+    )
+    card.add_argument("folder", type=Path, metavar="DIR", help="a corpus such as data/seed")
     return top
 
 
@@ -110,18 +119,19 @@ def _run(options: argparse.Namespace) -> int:
     from inference.job.files import InputError
 
     from .config import ConfigError
+    from .corpus_card import CardError
     from .fixup import SplitError
     from .leaks import LeakError
     from .manifest import ManifestError
     from .remote import SourceError
 
-    commands = {"check": _check, "build": _build, "audit": _audit}
+    commands = {"check": _check, "build": _build, "audit": _audit, "card": _card}
     try:
         return commands[options.command](options)
     except (SplitError, LeakError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ConfigError, InputError, ManifestError, SourceError) as error:
+    except (CardError, ConfigError, InputError, ManifestError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -201,6 +211,14 @@ def _audit(options: argparse.Namespace) -> int:
         kappa = "" if twice.kappa is None else f", kappa {twice.kappa:.2f}"
         print(f"\nlabelled twice: {twice.agreeing} of {twice.pairs} agree on {twice.category}{kappa}", end="")
     print(f"\n\nwritten: {out / SUSPECTS_FILE} (mend its labels, then build with --corrections) and {out / AUDIT_FILE}")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from .corpus_card import write_card
+
+    changed = write_card(options.folder)
+    print(f"{'written' if changed else 'up to date'}: {options.folder / 'README.md'}")
     return 0
 
 

@@ -13,8 +13,8 @@ EXAMPLES = """examples:
     python -m training train configs/default.yaml --data build/data --out build/model --resume
   measure an artefact on the test split of built data:
     python -m training evaluate build/model build/data --out build/evaluation
-  measure it on labelled files, leaving out what the text alone cannot decide:
-    python -m training evaluate build/model labelled/*.jsonl --exclude ambiguous=true --out build/evaluation
+  measure it on labelled files without the functional suite, leaving out what the text alone cannot decide:
+    python -m training evaluate build/model labelled/*.jsonl --exclude ambiguous=true --no-suite --out build/evaluation
 
 exit status: 0 done, 1 the data has faults, 2 wrong use"""
 
@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="leave records out, for example ambiguous=true; may be repeated",
     )
+    suite = evaluate.add_mutually_exclusive_group()
+    suite.add_argument(
+        "--suite", type=Path, metavar="DIR", help="another functional suite than the shipped data/seed/suite"
+    )
+    suite.add_argument("--no-suite", action="store_true", help="leave the functional suite out")
     show = commands.add_parser("show", help="print what a finished run left in a folder such as build/demo")
     show.add_argument("folder", type=Path, metavar="DIR")
     return top
@@ -106,7 +111,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .encode import DataError
     from .evaluation import evaluate_sections, exclude, measure, read_labelled, sections_to_json
     from .report import html_report, metrics_table
+    from .suite import SHIPPED, load_suite, run_suite, suite_sections, suite_table
 
+    suite = None if options.no_suite else load_suite(options.suite or SHIPPED)
     classifier = PromptClassifier.load(options.model)
     records, faults = read_labelled(options.data, options.split)
     if faults:
@@ -118,13 +125,22 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise DataError("no records are left to measure on")
     measured = measure(classifier, records)
     sections = evaluate_sections(measured, classifier)
+    outcomes = run_suite(classifier, suite) if suite else []
+    if outcomes:
+        sections |= suite_sections(outcomes)
     options.out.mkdir(parents=True, exist_ok=True)
     page = html_report(
-        measured, sections, classifier.assay, [*options.data, *(f"without {x}" for x in options.exclude)]
+        measured,
+        sections,
+        classifier.assay,
+        [*options.data, *(f"without {x}" for x in options.exclude)],
+        outcomes,
     )
     write_text(options.out / "report.html", page)
     write_text(options.out / "metrics.json", json.dumps(sections_to_json(sections), indent=2) + "\n")
     print(metrics_table(sections, [DISTILLATION, *CATEGORIES]))
+    if outcomes:
+        print(f"\n{suite_table(outcomes)}\n")
     print(f"written: {options.out / 'metrics.json'} and {options.out / 'report.html'}")
     return 0
 

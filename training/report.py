@@ -15,6 +15,7 @@ from inference.decision import DISTILLATION
 
 from .evaluation import Measured, Sections
 from .metrics import Estimate
+from .suite import Outcome
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -56,8 +57,10 @@ def metrics_table(sections: Sections, names: Sequence[str]) -> str:
     return markdown_table(["metric (95 % interval)", *names], rows)
 
 
-def html_report(measured: Measured, sections: Sections, assay: Assay, data: Sequence[str]) -> str:
-    """A self-contained page: metrics, two pictures, operating points, sources."""
+def html_report(
+    measured: Measured, sections: Sections, assay: Assay, data: Sequence[str], outcomes: Sequence[Outcome] = ()
+) -> str:
+    """A self-contained page: metrics, two pictures, operating points, sources, the functional suite."""
     truth = measured.truth
     scores = measured.scores(DISTILLATION)
     return _TEMPLATES.get_template("report.html").render(
@@ -75,6 +78,7 @@ def html_report(measured: Measured, sections: Sections, assay: Assay, data: Sequ
         threshold=assay.point().thresholds[DISTILLATION],
         names=METRIC_NAMES,
         show=show,
+        outcomes=sorted(outcomes, key=lambda x: (x.passed / x.tests, x.capability.name)),
     )
 
 
