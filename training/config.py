@@ -15,6 +15,7 @@ class EncoderConfig(Config):
     path: str | None = Field(None, description="a local folder in Hugging Face layout")
     hub: str | None = Field(None, description="a model on the Hugging Face hub; needs revision")
     revision: str | None = Field(None, description="commit of the hub model, so that the run can be repeated")
+    keep_layers: int | None = Field(None, ge=1, description="use so many of the lowest layers only; all where null")
     freeze_embeddings: bool = Field(True, description="leave the token embeddings as they are; saves time and memory")
     freeze_layers: int = Field(0, ge=0, description="leave so many of the lowest layers as they are")
 

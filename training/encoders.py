@@ -7,12 +7,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from .config import EncoderConfig
+from .packed import PACKED, EncoderError, unpack
+
+__all__ = ["BaseEncoder", "EncoderError", "find_encoder"]
 
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
-
-
-class EncoderError(ValueError):
-    """A base encoder that is not to be had; the message says how to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,9 @@ def find_encoder(config: EncoderConfig) -> BaseEncoder:
 
 def _from_package(name: str) -> BaseEncoder:
     """The weights in an installed package, found by its list of files; the package itself is never imported."""
+    if name in PACKED:
+        packed = PACKED[name]
+        return BaseEncoder(unpack(packed), packed.name, packed.weights_sha256[:12], packed.license)
     try:
         package = distribution(name)
     except PackageNotFoundError as error:

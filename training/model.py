@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from data.records import CATEGORIES
 from inference.windows import pool_logits
 
 from .config import EncoderConfig
-from .encoders import BaseEncoder
+from .encoders import BaseEncoder, EncoderError
 from .losses import multilabel_loss
 
 MICRO_BATCH_TOKENS = 1024
@@ -60,13 +60,28 @@ class PromptModel(nn.Module):
 
 
 def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0.0) -> PreTrainedModel:
-    """The encoder with a fresh classification head, frozen as configured, with one rate of dropout everywhere."""
-    network = AutoModelForSequenceClassification.from_pretrained(
+    """The encoder with a fresh classification head, cut and frozen as configured, with one rate of dropout everywhere.
+
+    Raises:
+        EncoderError: it has fewer layers than are to be kept.
+    """
+    own = AutoConfig.from_pretrained(
         encoder.folder,
         num_labels=len(CATEGORIES),
         id2label=dict(enumerate(CATEGORIES)),
         label2id={name: i for i, name in enumerate(CATEGORIES)},
         problem_type="multi_label_classification",
+        local_files_only=True,
+    )
+    if config.keep_layers is not None:
+        if config.keep_layers > own.num_hidden_layers:
+            raise EncoderError(
+                f"{encoder.name} has {own.num_hidden_layers} layers, and keep_layers is {config.keep_layers}"
+            )
+        own.num_hidden_layers = config.keep_layers
+    network = AutoModelForSequenceClassification.from_pretrained(
+        encoder.folder,
+        config=own,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,

