@@ -67,7 +67,8 @@ def test_training_reads_the_corpus_and_never_the_suite():
 def test_size_and_balance(corpus):
     assert len(corpus) >= 8000
     organic = [record for record in corpus if not record.labels]
-    assert 0.42 <= len(organic) / len(corpus) <= 0.5
+    # More organic prompts than 45 %: each round of measuring showed organic kinds that were missing.
+    assert 0.42 <= len(organic) / len(corpus) <= 0.56
     for category in CATEGORIES:
         assert sum(category in record.labels for record in corpus) >= 1000
     assert sum(len(record.labels) > 1 for record in corpus) >= 150
@@ -141,7 +142,8 @@ def test_lengths(corpus):
     lengths = {name: sorted(len(r.rendered) for r in corpus if name in classes(r)) for name in ("organic", *CATEGORIES)}
     distilling = sorted(len(r.rendered) for r in corpus if set(r.labels) - {"censorship_probing"})
     assert 60 <= np.median(lengths["organic"]) <= 260 and lengths["organic"][-1] > 5000
-    assert 900 <= np.median(distilling) <= 1900 and distilling[-1] > 8000
+    assert 500 <= np.median(distilling) <= 1900 and distilling[-1] > 8000
+    assert sum(length > 8000 for length in distilling) >= 20
     assert 80 <= np.median(lengths["censorship_probing"]) <= 400
     for low, high in BANDS:
         here = [record for record in corpus if low <= len(record.rendered) < high]
@@ -152,7 +154,7 @@ def test_lengths(corpus):
 def test_topics_of_probing_are_asked_in_good_faith_as_often(corpus):
     good_faith = {"sensitive_question", "journalism_and_study", "moderation_product"}
     probing = sum("censorship_probing" in record.labels for record in corpus)
-    assert sum(not record.labels and record.style in good_faith for record in corpus) >= 0.8 * probing
+    assert sum(not record.labels and record.style in good_faith for record in corpus) >= probing
 
 
 WIDE = str.maketrans({
