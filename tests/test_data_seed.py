@@ -1,10 +1,8 @@
 """The shipped corpus is sound, and as varied as its data card says."""
 
 import json
-import os
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
