@@ -409,6 +409,7 @@ def test_ctrl_c_says_so_and_leaves_nothing(labelled, tmp_path, step):
 import os, signal, sys
 import data.build as module
 from data.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
 step = module.{step}
 def interrupted(*arguments):
     result = step(*arguments)
