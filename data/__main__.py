@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
     from inference.job.files import InputError
 
     from .config import ConfigError
-    from .corpus_card import CardError
+    from .corpus_card import CardError, CorpusError
     from .fixup import SplitError
     from .leaks import LeakError
     from .manifest import ManifestError
@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     commands = {"check": _check, "build": _build, "audit": _audit, "card": _card}
     try:
         return commands[options.command](options)
-    except (SplitError, LeakError) as error:
+    except (CorpusError, SplitError, LeakError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (CardError, ConfigError, InputError, ManifestError, SourceError) as error:

@@ -35,6 +35,10 @@ class CardError(ValueError):
     """A corpus whose README cannot take the tables; the message says what is missing."""
 
 
+class CorpusError(ValueError):
+    """Records that have faults; the message lists them."""
+
+
 def corpus_files(folder: Path) -> list[Path]:
     """The corpus' own files of records; those of the functional suite are none of them."""
     return [path for path in sorted(folder.glob("*/*.jsonl")) if path.parent.name != SUITE]
@@ -44,7 +48,8 @@ def with_tables(folder: Path) -> str:
     """The README of a corpus with its tables made anew.
 
     Raises:
-        CardError: the README is missing or has no marks, or the corpus has faults.
+        CardError: the README is missing or has no marks.
+        CorpusError: a record has faults.
     """
     path = folder / "README.md"
     if not path.is_file():
@@ -54,7 +59,7 @@ def with_tables(folder: Path) -> str:
         raise CardError(f"{path}: needs the lines {BEGIN} and {END}, with the tables between")
     records, faults = load_records(corpus_files(folder))
     if faults:
-        raise CardError("\n".join(map(str, faults)))
+        raise CorpusError("\n".join([*map(str, faults), f"{len(faults)} fault(s); the card is as it was"]))
     tables = "\n\n".join([*corpus_tables(records), *suite_tables(folder / SUITE)])
     return _BETWEEN.sub(lambda _: f"{BEGIN}\n\n{tables}\n\n{END}", text)
 

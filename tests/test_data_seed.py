@@ -65,8 +65,8 @@ def test_training_reads_the_corpus_and_never_the_suite():
 def test_size_and_balance(corpus):
     assert len(corpus) >= 8000
     organic = [record for record in corpus if not record.labels]
-    # More organic prompts than 45 %: each round of measuring showed organic kinds that were missing.
-    assert 0.42 <= len(organic) / len(corpus) <= 0.56
+    # Rather more than 45 %: each round of measuring showed organic kinds that were missing.
+    assert 0.45 <= len(organic) / len(corpus) <= 0.55
     for category in CATEGORIES:
         assert sum(category in record.labels for record in corpus) >= 1000
     assert sum(len(record.labels) > 1 for record in corpus) >= 150
@@ -96,7 +96,7 @@ def text_of(record):
 def test_every_family_and_mark_has_its_prompts(corpus):
     organic = Counter(record.style for record in corpus if not record.labels)
     assert {name: organic[name] for name in HARD_NEGATIVES if organic[name] < 100} == {}
-    assert sum(organic[name] for name in HARD_NEGATIVES) >= 0.45 * organic.total()
+    assert sum(organic[name] for name in HARD_NEGATIVES) >= 0.5 * organic.total()
     for category, marks in STRONG_MARKS.items():
         found = Counter(record.style for record in corpus if category in record.labels)
         assert {mark: found[mark] for mark in marks if found[mark] < 120} == {}
@@ -147,6 +147,14 @@ def test_lengths(corpus):
         here = [record for record in corpus if low <= len(record.rendered) < high]
         shares = {name: sum(name in classes(r) for r in here) / len(here) for name in lengths}
         assert {name: share for name, share in shares.items() if share < 0.15} == {}, f"{low}-{high}"
+
+
+def test_forms_and_lengths_of_both_sides(corpus):
+    for organic in (True, False):
+        part = [record for record in corpus if bool(record.labels) != organic]
+        assert sum(record.messages is not None for record in part) >= len(part) / 10
+        assert sum(len(record.rendered) < 150 for record in part) >= len(part) / 15
+        assert sum(len(record.rendered) > 1000 for record in part) >= len(part) / 15
 
 
 def test_topics_of_probing_are_asked_in_good_faith_as_often(corpus):
@@ -229,19 +237,20 @@ REAL = ROOT.parent / "shared" / "corpora"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real corpora are not on this machine")
 def test_nothing_is_taken_from_the_real_corpora(corpus):
-    """No record shares a good part of its runs of eight words with a real prompt."""
+    """No record of the corpus or of the suite shares a good part of its runs of eight words with a real prompt."""
     real = set()
-    for path in sorted(REAL.glob("real-*/*")):
-        if path.suffix in (".jsonl", ".parquet"):
-            records, _ = load_records([path])
-            for record in records:
-                real.update(shingles("\n".join(text_of(record)), 8).tolist())
+    for path in sorted(REAL.glob("real-*/*.jsonl")):
+        records, _ = load_records([path])
+        for record in records:
+            real.update(shingles("\n".join(text_of(record)), 8).tolist())
+    assert len(real) > 100_000
+    suite, _ = load_records(sorted((SEED / "suite").glob("*.jsonl")))
     taken = []
-    for record in corpus:
+    for record in [*corpus, *suite]:
         text = "\n".join(text_of(record))
         own = shingles(text, 8)
         shared = sum(shingle in real for shingle in own.tolist())
         # Idioms of the field are shared by anybody; the whole of a text of eight words and more is not.
         if shared > max(4, 0.2 * len(own)) or (shared == len(own) and len(tokens(text)) >= 8):
-            taken.append(record.id)
+            taken.append((record.source, record.style, record.id, text[:100], shared, len(own)))
     assert taken == []

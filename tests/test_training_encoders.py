@@ -1,6 +1,7 @@
 """The multilingual encoder that a package carries in 4-bit blocks, unpacked."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -96,3 +97,12 @@ def test_the_mean_layer_starts_as_the_mean_of_what_is_not_padding(encoder):
         before = states[-2][row]
         expected = torch.nn.functional.layer_norm(before[0] + before[:length].mean(dim=0), (before.shape[-1],))
         assert torch.allclose(states[-1][row, 0], expected, atol=1e-4)
+
+
+def test_a_mean_layer_for_another_kind_of_encoder_is_refused(encoder, tmp_path):
+    shutil.copytree(encoder, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"model_type": "distilbert"}))
+    named = EncoderConfig(path=str(tmp_path / "other"), mean_layer=True)
+    with pytest.raises(EncoderError, match="is of type distilbert, and mean_layer is known for bert"):
+        open_network(find_encoder(named), named)

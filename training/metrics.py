@@ -5,6 +5,7 @@ The arithmetic takes weights, so that a bootstrap over clusters is one matrix of
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,8 +134,9 @@ class _RankingMetric(evaluate.Metric):
     def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
         return self._measure(Ranking(np.asarray(predictions), np.asarray(references)))
 
+    @abstractmethod
     def _measure(self, ranking: Ranking) -> dict[str, float]:
-        raise NotImplementedError
+        """The metric under its name."""
 
 
 class RocAuc(_RankingMetric):

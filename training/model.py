@@ -19,6 +19,10 @@ MICRO_BATCH_TOKENS = 1024
 """Padded tokens in one slice: small slices stay in a CPU's cache."""
 
 
+_MEAN_LAYER_OF = ("bert", "roberta", "xlm-roberta")
+"""Kinds of encoders whose layers have BERT's parts by BERT's names."""
+
+
 class PromptModel(nn.Module):
     """A sequence classifier over windows, pooled to prompts as the scorer pools.
 
@@ -65,7 +69,7 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
     """The encoder with a fresh classification head, cut and frozen as configured, with one rate of dropout everywhere.
 
     Raises:
-        EncoderError: it has fewer layers than are to be kept.
+        EncoderError: it has fewer layers than are to be kept, or layers that the mean layer cannot be made from.
     """
     own = AutoConfig.from_pretrained(
         encoder.folder,
@@ -81,6 +85,11 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
                 f"{encoder.name} has {own.num_hidden_layers} layers, and keep_layers is {config.keep_layers}"
             )
         own.num_hidden_layers = config.keep_layers
+    if config.mean_layer and own.model_type not in _MEAN_LAYER_OF:
+        raise EncoderError(
+            f"{encoder.name} is of type {own.model_type}, and mean_layer is known for {', '.join(_MEAN_LAYER_OF)} "
+            "alone; set it to false"
+        )
     network = AutoModelForSequenceClassification.from_pretrained(
         encoder.folder,
         config=own,

@@ -72,9 +72,6 @@ class Suite:
     capabilities: list[Capability]
     prompts: dict[str, list[Record]]
 
-    def __len__(self) -> int:
-        return sum(map(len, self.prompts.values()))
-
 
 def load_suite(folder: Path) -> Suite:
     """A suite: `capabilities.yaml` and one `NAME.jsonl` for each capability.
@@ -102,10 +99,8 @@ def _flaws(capability: Capability, records: Sequence[Record]) -> list[str]:
     if capability.kind == "decision":
         return []
     flaws = []
-    cases: dict[str, list[Record]] = {}
-    for record in records:
-        cases.setdefault(str(record.extra.get("case")), []).append(record)
-    for name, rows in cases.items():
+    for name, places in _cases(records).items():
+        rows = [records[i] for i in places]
         roles = Counter(record.extra.get("role") for record in rows)
         if roles["base"] != 1 or set(roles) != {"base", "variant"}:
             flaws.append(f"case {name} needs one base and its variants, and has {dict(roles)}")
@@ -114,6 +109,14 @@ def _flaws(capability: Capability, records: Sequence[Record]) -> list[str]:
         elif capability.kind == "invariance" and len({record.labels for record in rows}) != 1:
             flaws.append(f"case {name} is an invariance and needs the same labels on all its prompts")
     return flaws
+
+
+def _cases(records: Sequence[Record]) -> dict[str, list[int]]:
+    """The places of each case's prompts."""
+    cases: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        cases.setdefault(str(record.extra.get("case")), []).append(i)
+    return cases
 
 
 def run_suite(classifier: PromptClassifier, suite: Suite) -> list[Outcome]:
@@ -132,9 +135,7 @@ def _held(capability: Capability, rows: Sequence[tuple[Record, Prediction]]) -> 
     right = [prediction.flagged == bool(record.labels) for record, prediction in rows]
     if capability.kind == "decision":
         return right
-    cases: dict[str, list[int]] = {}
-    for i, (record, _) in enumerate(rows):
-        cases.setdefault(str(record.extra.get("case")), []).append(i)
+    cases = _cases([record for record, _ in rows])
     if capability.kind == "pair":
         return [all(right[i] for i in case) for case in cases.values()]
     held = []
