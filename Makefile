@@ -9,10 +9,10 @@ SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help install demo train test test-all check format bench bench-data clean
+.PHONY: help install demo train test test-all check format bench bench-data bench-training clean
 
 help:  ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.train  ## set up .venv for training and scoring
 
@@ -43,6 +43,9 @@ bench: build/demo/model/assay.json  ## measure speed against transformers' own p
 bench-data: .venv/.dev  ## measure how fast data is checked and built, and how both grow
 	$(PY) -m tests.benchmarks.bench_data
 
+bench-training: build/default/data/manifest.json  ## measure fine-tuning against transformers' example recipe
+	$(PY) -m tests.benchmarks.bench_training build/default/data
+
 clean:  ## remove build/ (the environment stays)
 	rm -rf build
 
@@ -52,7 +55,7 @@ clean:  ## remove build/ (the environment stays)
 
 .venv/.train: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv; the first time takes some minutes"
-	$(PIP_INSTALL) --editable '.[train]'
+	$(PIP_INSTALL) --editable '.[train,lora,sweep,tracking]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
@@ -64,7 +67,7 @@ clean:  ## remove build/ (the environment stays)
 build/%/data/manifest.json: configs/data/seed.yaml $(SEED) $(wildcard data/*.py) | .venv/.train
 	$(PY) -m data build configs/data/seed.yaml --out build/$*/data --overwrite
 
-build/%/model/assay.json: build/%/data/manifest.json configs/%.yaml $(CODE) | .venv/.train
+build/%/model/assay.json: build/%/data/manifest.json configs/%.yaml configs/default.yaml $(CODE) | .venv/.train
 	$(PY) -m training train configs/$*.yaml --data build/$*/data --out build/$*/model --resume --overwrite
 	@touch $@
 

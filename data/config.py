@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,18 +22,27 @@ class Config(BaseModel):
 Model = TypeVar("Model", bound=Config)
 
 
-def load_config(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file as `model`.
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or breaks the model; all faults are listed.
+        ConfigError: the file is missing, or is no YAML.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML ({error})") from error
+
+
+def load_config(path: Path, model: type[Model], content: Any = None) -> Model:
+    """Read a YAML file as `model`; `content` stands in for what the file holds, where it was read already.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or breaks the model; all faults are listed.
+    """
+    content = read_yaml(path) if content is None else content
     try:
         return model.model_validate(content or {})
     except ValidationError as error:

@@ -160,10 +160,14 @@ def save_artefact(folder: Path, assay: Assay, write_model: Callable[[Path], None
     temporary = folder.with_name(folder.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_model(temporary)
-    assay = replace(assay, files={name: file_hash(temporary / name) for name in MODEL_FILES})
-    write_text(temporary / CARD_FILE, card)
-    write_text(temporary / ASSAY_FILE, _dumps(assay.to_json()))
+    try:
+        write_model(temporary)
+        assay = replace(assay, files={name: file_hash(temporary / name) for name in MODEL_FILES})
+        write_text(temporary / CARD_FILE, card)
+        write_text(temporary / ASSAY_FILE, _dumps(assay.to_json()))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
     temporary.rename(folder)
     return assay
 

@@ -10,9 +10,12 @@ from inference.artefact import ArtefactError, load_artefact, save_artefact
 FILES = {
     "README.md",
     "assay.json",
+    "calibration.svg",
     "config.json",
     "history.json",
+    "history.svg",
     "model.safetensors",
+    "run.yaml",
     "tokenizer.json",
     "tokenizer_config.json",
 }

@@ -1,5 +1,7 @@
 """Thresholds keep the rule of the design; calibration is monotone and finite."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from hypothesis import strategies as st
 
 from inference.decision import DISTILLATION
 from inference.decision import any_logit as any_logit_numpy
-from training.calibrate import abstention_band, calibrate, f1_threshold, fit_platt, fpr_threshold
-from training.encode import any_label
-from training.losses import any_logit, multilabel_loss
+from training.calibrate import abstention_band, calibrate, calibration_records, f1_threshold, fit_platt, fpr_threshold
+from training.encode import DataError, any_label, load_split
+from training.losses import any_logit
 
 NAMES = ("a", "b", "c")
 SCORED = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=80).filter(
@@ -106,14 +108,19 @@ def test_both_any_logits_agree():
     np.testing.assert_allclose(any_logit(logits).numpy(), any_logit_numpy(logits.numpy()), rtol=1e-9)
 
 
-def test_the_loss_is_blind_to_what_nobody_judged():
-    labels = torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
-    weight = torch.ones(2)
-    one = multilabel_loss(torch.tensor([[9.0, 0.0, -3.0], [-2.0, -2.0, -2.0]]), labels, weight)
-    logits = torch.tensor([[9.0, 5.0, -3.0], [-2.0, -2.0, -2.0]], requires_grad=True)
-    loss = multilabel_loss(logits, labels, weight)
-    loss.backward()
-    assert loss.item() == pytest.approx(one.item(), abs=1e-3)  # distillation is known already by the first category
-    assert abs(logits.grad[0, 1].item()) < 1e-3 < logits.grad[1, 1].item()
-    lighter = multilabel_loss(logits, labels, torch.tensor([1.0, 0.01]))
-    assert lighter.item() < loss.item()
+def test_temperature_leaves_the_middle_where_it_is():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, 5_000)
+    truth = (rng.random(5_000) < 1 / (1 + np.exp(-2 * logits))).astype(float)
+    platt = fit_platt(logits, truth, "temperature")
+    assert platt.offset == 0 and platt.slope == pytest.approx(2, abs=0.2)
+
+
+def test_the_test_split_is_refused(built, tmp_path):
+    with pytest.raises(DataError, match="never calibrate on the test split"):
+        calibration_records(built, "test")
+    assert len(calibration_records(built)) == len(load_split(built, "calibration"))
+    shutil.copytree(built, tmp_path / "leak")
+    shutil.copy(built / "test.parquet", tmp_path / "leak" / "calibration.parquet")
+    with pytest.raises(DataError, match="prompts of calibration stand in test too"):
+        calibration_records(tmp_path / "leak")

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from training.config import EncoderConfig
+from training.config import AdapterConfig, EncoderConfig
 from training.encoders import EncoderError, find_encoder
-from training.model import open_network
+from training.model import add_adapter, layers_of, open_network, plain_network
 from training.packed import PACKED, unpack
 
 SENTENCES = (
@@ -108,3 +109,93 @@ def test_a_mean_layer_for_another_kind_of_encoder_is_refused(encoder, tmp_path):
     named = EncoderConfig(path=str(tmp_path / "other"), mean_layer=True)
     with pytest.raises(EncoderError, match="is of type distilbert, and mean_layer is known for bert"):
         open_network(find_encoder(named), named)
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory, encoder):
+    """A tiny ModernBERT: layers of two kinds, under another name than BERT's."""
+    from transformers import ModernBertConfig, ModernBertModel
+
+    folder = tmp_path_factory.mktemp("modern")
+    shutil.copytree(encoder, folder, dirs_exist_ok=True)
+    vocabulary = len(AutoTokenizer.from_pretrained(encoder))
+    ModernBertModel(
+        ModernBertConfig(
+            vocab_size=vocabulary, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48,
+            pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, global_attn_every_n_layers=3,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_the_layers_of_another_kind_of_encoder(modern):
+    config = EncoderConfig(path=str(modern), keep_layers=3, freeze_layers=2)
+    network = open_network(find_encoder(config), config, names=("a", "b"))
+    layers = layers_of(network)
+    assert len(layers) == 3 and network.config.id2label == {0: "a", 1: "b"}
+    learning = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
+    assert learning == [False, False, True]
+    ids = torch.tensor([[2, 40, 41, 3]])
+    assert network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 2)
+
+
+def test_a_sentencepiece_model_becomes_a_tokenizer_once(tmp_path, monkeypatch):
+    """mDeBERTa's repository holds no tokenizer.json; a folder of the same layout, with a real SentencePiece model."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="the extra `sentencepiece` is not installed")
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    from .conftest import labelled_rows
+
+    folder = tmp_path / "mdeberta"
+    lines = [row.get("text") or row["messages"][-1]["content"] for row in labelled_rows()]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    folder.mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(folder / "spm"), vocab_size=200, model_type="unigram",
+        bos_id=-1, eos_id=-1, unk_id=3, control_symbols="[CLS],[SEP],[MASK]", pad_piece="[PAD]", unk_piece="[UNK]",
+        pad_id=0, minloglevel=2,
+    )  # fmt: skip
+    (folder / "spm.vocab").unlink()
+    DebertaV2Model(
+        DebertaV2Config(
+            vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+            relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=-1, position_buckets=8,
+            norm_rel_ebd="layer_norm", share_att_key=True, position_biased_input=False, type_vocab_size=0,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    monkeypatch.setenv("PROMPTASSAY_CACHE", str(tmp_path / "cache"))
+    config = EncoderConfig(path=str(folder), freeze_layers=1)
+    found = find_encoder(config)
+    assert found.folder.parent == tmp_path / "cache" and found.name == "mdeberta"
+    tokenizer = Tokenizer.from_file(str(found.folder / "tokenizer.json"))
+    assert len(tokenizer.encode("my bread broke again").ids) > 4
+    assert find_encoder(config) == found and len(list((tmp_path / "cache").iterdir())) == 1
+    network = open_network(found, config)
+    ids = torch.tensor([tokenizer.encode("my bread broke again").ids])
+    assert network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3)
+    (folder / "spm.model").write_bytes(b"no model")
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(EncoderError, match=r"pip install 'promptassay\[sentencepiece\]'"):
+        find_encoder(config)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_adapter_is_trained_alone_and_merged(encoder, tmp_path):
+    pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    config = EncoderConfig(path=str(encoder))
+    network = add_adapter(open_network(find_encoder(config), config), AdapterConfig(rank=4))
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert all("lora_" in name or "classifier" in name for name in learning) and any("lora_" in n for n in learning)
+    ids = torch.tensor([[2, 40, 41, 3]])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        before = network.eval()(input_ids=ids).logits
+    plain = plain_network(network)
+    assert not any("lora" in name for name in plain.state_dict())
+    plain.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)

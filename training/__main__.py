@@ -6,15 +6,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   train the full run, and go on with it after a kill:
     python -m training train configs/default.yaml --data build/data --out build/model
     python -m training train configs/default.yaml --data build/data --out build/model --resume
+  the same on four GPUs:
+    accelerate launch --num_processes 4 -m training train configs/several_gpus.yaml --data build/data --out build/model
   measure an artefact on the test split of built data:
     python -m training evaluate build/model build/data --out build/evaluation
   measure it on labelled files without the functional suite, leaving out what the text alone cannot decide:
     python -m training evaluate build/model labelled/*.jsonl --exclude ambiguous=true --no-suite --out build/evaluation
+  set its thresholds on your own traffic, so that they keep their promise there:
+    python -m training calibrate build/model --traffic traffic/*.parquet --text-column prompt --out build/model-here
+  try hyper-parameters, and compare configurations with several seeds:
+    python -m training sweep configs/sweep.yaml --data build/data --out build/sweep
+    python -m training ablate configs/ablation/*.yaml --data build/data --on labelled/*.jsonl --out build/ablation
+  look at what would be published, then publish it:
+    python -m training push build/model --repo OWNER/NAME --private --dry-run
+    python -m training push build/model --repo OWNER/NAME --private
 
 exit status: 0 done, 1 the data has faults, 2 wrong use"""
 
@@ -23,17 +34,38 @@ def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(
         prog="python -m training",
-        description="Fine-tune the classifier, and measure what was trained.",
+        description="Fine-tune the classifier, measure what was trained, set its thresholds, and publish it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = commands.add_parser("train", help="fine-tune, calibrate, and leave an artefact that is measured")
+    _train(commands)
+    _evaluate(commands)
+    _calibrate(commands)
+    _sweep(commands)
+    _ablate(commands)
+    _push(commands)
+    show = commands.add_parser("show", help="print what a finished run left in a folder such as build/demo")
+    show.add_argument("folder", type=Path, metavar="DIR")
+    return top
+
+
+def _train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="fine-tune, calibrate, and leave an artefact that is measured",
+        description="Fine-tune as a YAML file says, calibrate, save the artefact, and measure what was saved. What is "
+        "unfinished lies in DIR.run, with checkpoints; a killed run goes on with --resume and ends in the same weights. "
+        "Start it by `accelerate launch -m training train …` to use several processes.",
+    )
     train.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file such as configs/default.yaml")
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the artefact's folder")
     train.add_argument("--data", type=Path, metavar="DIR", help="built data (default: what the configuration names)")
     train.add_argument("--resume", action="store_true", help="go on with a killed run; do nothing where it is done")
     train.add_argument("--overwrite", action="store_true", help="replace another run's artefact when this one is done")
+
+
+def _evaluate(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="measure an artefact on labelled data: metrics.json, report.html")
     evaluate.add_argument("model", metavar="MODEL", help="the artefact's folder")
     evaluate.add_argument(
@@ -41,115 +73,112 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the figures go")
     evaluate.add_argument("--split", default="test", help="split of a built folder (default: %(default)s)")
-    evaluate.add_argument(
+    _exclude(evaluate)
+    suite = evaluate.add_mutually_exclusive_group()
+    suite.add_argument(
+        "--suite", type=Path, metavar="DIR", help="another functional suite than the shipped data/seed/suite"
+    )
+    suite.add_argument("--no-suite", action="store_true", help="leave the functional suite out")
+
+
+def _exclude(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
         help="leave records out, for example ambiguous=true; may be repeated",
     )
-    suite = evaluate.add_mutually_exclusive_group()
-    suite.add_argument(
-        "--suite", type=Path, metavar="DIR", help="another functional suite than the shipped data/seed/suite"
+
+
+def _calibrate(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="set thresholds anew on your own unlabelled traffic; writes a new artefact",
+        description="Set the operating points of an artefact anew from unlabelled traffic that is almost wholly "
+        "organic: thresholds that were set on shipped data do not keep their promise elsewhere. Weights, calibration, "
+        "the abstention band and `balanced` stay as they are. A rate needs 3 / rate distinct prompts: 60 for fpr-5pct, "
+        "300 for fpr-1pct, 3,000 for fpr-0.1pct.",
     )
-    suite.add_argument("--no-suite", action="store_true", help="leave the functional suite out")
-    show = commands.add_parser("show", help="print what a finished run left in a folder such as build/demo")
-    show.add_argument("folder", type=Path, metavar="DIR")
-    return top
+    calibrate.add_argument("model", type=Path, metavar="MODEL", help="the artefact's folder; it is left as it is")
+    calibrate.add_argument(
+        "--traffic",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="prompts as files, folders or globs, or what `python -m inference score` made of them with MODEL: for "
+        "millions of prompts score first, since a score job can be killed and resumed (add --keep text, so that a "
+        "prompt that repeats counts once)",
+    )
+    calibrate.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new artefact's folder")
+    calibrate.add_argument(
+        "--assumed-rate",
+        type=float,
+        default=0.001,
+        metavar="SHARE",
+        help="largest share of distillation among the distinct prompts, from 0 to under 0.5 (default: %(default)s); "
+        "false alarms keep their rate whichever part of it is flagged",
+    )
+    column = calibrate.add_mutually_exclusive_group()
+    column.add_argument("--text-column", metavar="C", help="column of the prompts (default: text)")
+    column.add_argument("--messages-column", metavar="C", help="column of chat messages (default: messages)")
+    calibrate.add_argument("--overwrite", action="store_true", help="replace the artefact in DIR when this is done")
+
+
+def _sweep(commands: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="search hyper-parameters with optuna",
+        description="Try values of the keys that a YAML file names, in a study that lies in DIR and can be killed and "
+        "resumed by the same command. Leaves trials.md, trials.json and best.yaml, a run for `train`.",
+    )
+    sweep.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file such as configs/sweep.yaml")
+    sweep.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder")
+    sweep.add_argument("--data", type=Path, metavar="DIR", help="built data (default: what the run names)")
+
+
+def _ablate(commands: Any) -> None:
+    ablate = commands.add_parser(
+        "ablate",
+        help="compare configurations on the same data, with several seeds",
+        description="Fine-tune each configuration with each seed, measure all on the same labelled records, and print "
+        "a table in which the first is what the others are compared with. What is done is not done again.",
+    )
+    ablate.add_argument("config", nargs="+", type=Path, metavar="CONFIG", help="runs, such as configs/ablation/*.yaml")
+    ablate.add_argument("--on", required=True, nargs="+", metavar="DATA", help="labelled data to measure on")
+    ablate.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results and table.md go")
+    ablate.add_argument("--data", type=Path, metavar="DIR", help="built data (default: what the first run names)")
+    ablate.add_argument("--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="(default: 0 1)")
+    ablate.add_argument("--per-source", type=int, metavar="N", help="measure on so many records of each source")
+    _exclude(ablate)
+
+
+def _push(commands: Any) -> None:
+    push = commands.add_parser(
+        "push",
+        help="upload an artefact to the Hugging Face hub, in one commit",
+        description="Check an artefact and its card, print what would go where, and send it to a model repository in "
+        "one commit. A repeat after an interruption is safe: the repository holds all of it or nothing, and what is "
+        "there already is not sent again. Other files of the repository stay. The token is that of `hf auth login` "
+        "or HF_TOKEN.",
+    )
+    push.add_argument("model", type=Path, metavar="MODEL", help="the artefact's folder")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made where it is not there")
+    push.add_argument("--private", action="store_true", help="make it private; refuses one that exists and is public")
+    push.add_argument("--revision", metavar="BRANCH", help="made where it is not there (default: main)")
+    push.add_argument("--message", metavar="TEXT", help="of the commit (default: promptassay and the fingerprint)")
+    push.add_argument("--dry-run", action="store_true", help="print what would go, send nothing; needs no network")
+    push.add_argument(
+        "--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or https://huggingface.co)"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = parser().parse_args(arguments)
-    from data.config import ConfigError
-    from inference.artefact import ArtefactError
-    from inference.job.files import InputError
+    from . import commands
 
-    from .encode import DataError
-    from .encoders import EncoderError
-    from .train import RunError
-
-    commands = {"train": _train, "evaluate": _evaluate, "show": _show}
-    try:
-        return commands[options.command](options)
-    except (ArtefactError, ConfigError, DataError, EncoderError, InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; go on with a training run by --resume", file=sys.stderr)
-        return 130
-
-
-def _train(options: argparse.Namespace) -> int:
-    from data.config import load_config
-    from data.records import CATEGORIES
-    from inference.decision import DISTILLATION
-
-    from .config import RunConfig
-    from .report import metrics_table
-    from .train import train
-
-    config = load_config(options.config, RunConfig)
-    sections = train(config, options.out, options.data, options.resume, options.overwrite)
-    if sections:
-        print(metrics_table(sections, [DISTILLATION, *CATEGORIES]))
-        print(f"written: {options.out}")
-    return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    import json
-
-    from data.records import CATEGORIES
-    from inference import PromptClassifier
-    from inference.artefact import write_text
-    from inference.decision import DISTILLATION
-
-    from .encode import DataError
-    from .evaluation import evaluate_sections, exclude, measure, read_labelled, sections_to_json
-    from .report import html_report, metrics_table
-    from .suite import SHIPPED, load_suite, run_suite, suite_sections, suite_table
-
-    suite = None if options.no_suite else load_suite(options.suite or SHIPPED)
-    classifier = PromptClassifier.load(options.model)
-    records, faults = read_labelled(options.data, options.split)
-    if faults:
-        print("\n".join(map(str, faults)))
-        print(f"error: {len(faults)} fault(s); nothing was measured", file=sys.stderr)
-        return 1
-    records = exclude(records, options.exclude)
-    if not records:
-        raise DataError("no records are left to measure on")
-    measured = measure(classifier, records)
-    sections = evaluate_sections(measured, classifier)
-    outcomes = run_suite(classifier, suite) if suite else []
-    if outcomes:
-        sections |= suite_sections(outcomes)
-    options.out.mkdir(parents=True, exist_ok=True)
-    page = html_report(
-        measured,
-        sections,
-        classifier.assay,
-        [*options.data, *(f"without {x}" for x in options.exclude)],
-        outcomes,
-    )
-    write_text(options.out / "report.html", page)
-    write_text(options.out / "metrics.json", json.dumps(sections_to_json(sections), indent=2) + "\n")
-    print(metrics_table(sections, [DISTILLATION, *CATEGORIES]))
-    if outcomes:
-        print(f"\n{suite_table(outcomes)}\n")
-    print(f"written: {options.out / 'metrics.json'} and {options.out / 'report.html'}")
-    return 0
-
-
-def _show(options: argparse.Namespace) -> int:
-    from .show import show_run
-
-    print(show_run(options.folder))
-    return 0
+    return commands.run(options.command, options)
 
 
 if __name__ == "__main__":

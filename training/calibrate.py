@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
 
+from data.records import Record
 from inference.artefact import Abstention, OperatingPoint, Platt
 from inference.decision import DISTILLATION, any_logit
 
-from .encode import any_label
+from .encode import DataError, any_label, load_split, records_of
 from .metrics import exact_interval, rate_name
 
 FPR_POINTS = (0.05, 0.01, 0.001)
@@ -28,7 +30,26 @@ class Calibrated:
     positive_share: float
 
 
-def calibrate(names: Sequence[str], logits: np.ndarray, labels: np.ndarray, coverage: float) -> Calibrated:
+def calibration_records(folder: Path, split: str = "calibration") -> list[Record]:
+    """The records of a built folder that calibration and thresholds may be set on.
+
+    Raises:
+        DataError: the split is missing or empty, is the test split, or shares prompts with it: thresholds that were set
+            on what they are judged by promise nothing.
+    """
+    if split == "test":
+        raise DataError(f"{folder}: never calibrate on the test split; use calibration")
+    records = records_of(load_split(folder, split))
+    judged = {record.rendered for record in records_of(load_split(folder, "test"))}
+    shared = sum(record.rendered in judged for record in records)
+    if shared:
+        raise DataError(f"{folder}: {shared} prompts of {split} stand in test too; build the data again")
+    return records
+
+
+def calibrate(
+    names: Sequence[str], logits: np.ndarray, labels: np.ndarray, coverage: float, method: str = "platt"
+) -> Calibrated:
     """Fit everything that turns logits into decisions.
 
     Args:
@@ -36,13 +57,14 @@ def calibrate(names: Sequence[str], logits: np.ndarray, labels: np.ndarray, cove
         logits: `[prompts, categories]`, pooled.
         labels: `[prompts, categories]`, 1, 0, or negative where unknown.
         coverage: of the abstention band, in each class.
+        method: `platt` fits slope and offset, `temperature` the slope alone (Guo et al. 2017).
     """
     columns = {name: (logits[:, i], labels[:, i]) for i, name in enumerate(names)}
     columns[DISTILLATION] = (any_logit(logits), any_label(labels))
     platt, scores = {}, {}
     for name, (values, truth) in columns.items():
         known = truth >= 0
-        platt[name] = fit_platt(values[known], truth[known])
+        platt[name] = fit_platt(values[known], truth[known], method)
         scores[name] = platt[name].apply(values)
     truths = {name: truth for name, (_, truth) in columns.items()}
     truth = truths[DISTILLATION]
@@ -54,8 +76,11 @@ def calibrate(names: Sequence[str], logits: np.ndarray, labels: np.ndarray, cove
     )
 
 
-def fit_platt(logits: np.ndarray, truth: np.ndarray) -> Platt:
-    """Slope and offset by maximum likelihood, with Platt's own targets, which keep them finite (Platt 1999)."""
+def fit_platt(logits: np.ndarray, truth: np.ndarray, method: str = "platt") -> Platt:
+    """Slope and offset by maximum likelihood, with Platt's own targets, which keep them finite (Platt 1999).
+
+    With `temperature` the offset stays 0: probabilities draw together or apart, and 0.5 stays where it is.
+    """
     positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
     target = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
@@ -66,8 +91,9 @@ def fit_platt(logits: np.ndarray, truth: np.ndarray) -> Platt:
             [np.mean(gradient * logits), np.mean(gradient)]
         )
 
+    offset = (0.0, 0.0) if method == "temperature" else (-1e3, 1e3)
     # A slope under zero would turn the ranking round: the model knows better than a few prompts.
-    fitted = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), (-1e3, 1e3)])
+    fitted = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), offset])
     return Platt(float(fitted.x[0]), float(fitted.x[1]))
 
 

@@ -11,17 +11,24 @@ import numpy as np
 from tqdm import tqdm
 
 from data.reading import MANIFEST_FILE, load_records
-from data.records import CATEGORIES, Fault, Record
+from data.records import Fault, Record
 from data.split import clusters
 from inference import PromptClassifier
-from inference.decision import DISTILLATION, Prediction
+from inference.artefact import Assay
+from inference.decision import DISTILLATION, Prediction, sigmoid
 from inference.job.files import find_files
 
 from .encode import DataError, any_label, label_row
 from .metrics import FPR_RATES, Estimate, Ranking, bootstrap_weights, rate_estimate, rate_name
+from .reliability import ReliabilityBin, calibration_error, reliability_bins, uncalibrated
 
 Sections = dict[str, dict[str, Estimate]]
 BOOTSTRAP_DRAWS = 1000
+CALIBRATION = "calibration"
+MIN_SLICE = 20
+"""A slice with fewer prompts has an interval too wide to tell anything, and gets no section."""
+LENGTH_BANDS = {"under 150": (0, 150), "150-500": (150, 500), "500-1,500": (500, 1500), "over 1,500": (1500, np.inf)}
+"""Lengths of rendered prompts, in characters: from the first number up to but without the second."""
 _CHUNK = 256
 
 
@@ -91,18 +98,19 @@ def measure(classifier: PromptClassifier, records: Sequence[Record]) -> Measured
             chunk = records[start : start + _CHUNK]
             predictions += classifier.classify([record.prompt for record in chunk])
             bar.update(len(chunk))
-    labels = np.array([label_row(record.labels, record.judged) for record in records])
+    names = classifier.assay.labels
+    labels = np.array([label_row(record.labels, record.judged, names) for record in records])
     joined = [record.extra.get("cluster") for record in records]
     own = joined if all(joined) else clusters(list(records))
-    return Measured(list(records), predictions, labels.reshape(len(records), len(CATEGORIES)), np.array(own))
+    return Measured(list(records), predictions, labels.reshape(len(records), len(names)), np.array(own))
 
 
 def evaluate_sections(measured: Measured, classifier: PromptClassifier, seed: int = 0) -> Sections:
-    """All metrics, by section: the two questions, the operating points, and each source."""
+    """All metrics, by section: the two questions, the operating points, calibration, each slice and each source."""
     sections = {DISTILLATION: _ranking_section(measured, DISTILLATION, measured.truth, seed)}
     sections[DISTILLATION] |= _mean_over_sources(measured)
-    sections[DISTILLATION]["brier"] = _brier(measured, seed)
-    for i, name in enumerate(CATEGORIES):
+    sections[DISTILLATION]["brier"] = _brier(measured, measured.scores(DISTILLATION), seed)
+    for i, name in enumerate(classifier.assay.labels):
         # A category is measured against organic prompts alone: taking one category for another accuses nobody.
         truth = np.where(measured.labels[:, i] == 1, 1.0, np.where(measured.truth == 0, 0.0, -1.0))
         sections[name] = _ranking_section(measured, name, truth, seed)
@@ -112,7 +120,16 @@ def evaluate_sections(measured: Measured, classifier: PromptClassifier, seed: in
             "false_positive_rate": _share(flagged, measured.truth == 0),
             "recall": _share(flagged, measured.truth == 1),
         }
-    return sections | _source_sections(measured)
+    sections[CALIBRATION] = _calibration_section(measured, classifier.assay, seed)
+    return sections | _slice_sections(measured, seed) | _source_sections(measured)
+
+
+def reliability(measured: Measured, assay: Assay) -> tuple[list[ReliabilityBin], list[ReliabilityBin]]:
+    """The points of the reliability diagram before and after calibration; without any before where slope is 0."""
+    known = measured.truth >= 0
+    after, truth = measured.scores(DISTILLATION)[known], measured.truth[known]
+    before = _before(after, assay)
+    return [] if before is None else reliability_bins(before, truth), reliability_bins(after, truth)
 
 
 def _ranking_section(measured: Measured, name: str, truth: np.ndarray, seed: int) -> dict[str, Estimate]:
@@ -138,21 +155,59 @@ def _ranking_section(measured: Measured, name: str, truth: np.ndarray, seed: int
     return section
 
 
-def _estimate(metric: Callable[..., np.ndarray], weights: np.ndarray, n: int) -> Estimate:
-    """The value, and the percentile interval over the draws."""
-    draws = metric(weights)
+def _estimate(metric: Callable[..., np.ndarray], weights: np.ndarray, n: int, centred: bool = False) -> Estimate:
+    """The value, and the percentile interval over the draws.
+
+    `centred` moves the draws so that their mean is the value: a calibration error grows with noise, so each draw of a
+    bootstrap has more of it than the sample, and the plain interval would lie over the value.
+    """
+    value, draws = float(metric()[0]), metric(weights)
+    if centred:
+        draws = np.clip(draws + value - np.nanmean(draws), 0, 1)
     low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Estimate(float(metric()[0]), float(low), float(high), n)
+    # Few clusters, or the last digit of a sum, can leave the value itself outside.
+    return Estimate(value, min(value, float(low)), max(value, float(high)), n)
 
 
-def _brier(measured: Measured, seed: int) -> Estimate:
+def _brier(measured: Measured, probabilities: np.ndarray, seed: int) -> Estimate:
     known = measured.truth >= 0
-    errors = (measured.scores(DISTILLATION)[known] - measured.truth[known]) ** 2
+    errors = (probabilities[known] - measured.truth[known]) ** 2
     if not len(errors):
         return Estimate(None, None, None, 0, "no prompts")
+
+    def mean(weights: np.ndarray | None = None) -> np.ndarray:
+        counts = np.ones((1, len(errors))) if weights is None else weights
+        return np.asarray(counts @ errors / counts.sum(axis=1))
+
+    return _estimate(mean, bootstrap_weights(measured.clusters[known], BOOTSTRAP_DRAWS, seed), len(errors))
+
+
+def _before(after: np.ndarray, assay: Assay) -> np.ndarray | None:
+    """What the network's own logits give without calibration; None where that cannot be had back."""
+    platt = assay.calibration[DISTILLATION]
+    return sigmoid(uncalibrated(after, platt)) if platt.slope else None
+
+
+def _calibration_section(measured: Measured, assay: Assay, seed: int) -> dict[str, Estimate]:
+    """Errors of the probability of distillation as it ships, and as it was before calibration."""
+    known = measured.truth >= 0
+    after, truth, n = measured.scores(DISTILLATION), measured.truth[known], int(known.sum())
+    before = _before(after, assay)
+    names = ("expected_calibration_error", "expected_calibration_error_before", "brier_before")
+    if n == 0:
+        return {name: Estimate(None, None, None, 0, "no prompts") for name in names}
+    lost = Estimate(None, None, None, n, "a calibration of slope 0 cannot be undone")
+    section = dict.fromkeys(names, lost)
     weights = bootstrap_weights(measured.clusters[known], BOOTSTRAP_DRAWS, seed)
-    low, high = np.percentile(weights @ errors / weights.sum(axis=1), [2.5, 97.5])
-    return Estimate(float(errors.mean()), float(low), float(high), len(errors))
+    for name, values in zip(names[:2], (after, before), strict=True):
+        if values is not None:
+            inside = values[known]
+            section[name] = _estimate(
+                lambda w=None, inside=inside: calibration_error(inside, truth, w), weights, n, centred=True
+            )
+    if before is not None:
+        section[names[2]] = _brier(measured, before, seed)
+    return section
 
 
 def _share(flagged: np.ndarray, among: np.ndarray) -> Estimate:
@@ -182,16 +237,46 @@ def _mean_over_sources(measured: Measured) -> dict[str, Estimate]:
 def _source_sections(measured: Measured) -> Sections:
     """For each source the share over the threshold that gives 1 % false positives on all organic prompts together."""
     over = measured.scores(DISTILLATION) > _threshold_at(measured, 0.01)
+    sources = sorted(set(measured.sources))
+    return {f"source {source}": _shares_over(measured, over, measured.sources == source) for source in sources}
+
+
+def _slice_sections(measured: Measured, seed: int) -> Sections:
+    """By language, length and style: ranking inside the slice, and the shares as `_source_sections` gives them."""
+    scores = measured.scores(DISTILLATION)
+    over = scores > _threshold_at(measured, 0.01)
     sections: Sections = {}
-    for source in sorted(set(measured.sources)):
-        here = measured.sources == source
-        section = {}
-        if (here & (measured.truth == 1)).any():
-            section["recall_at_fpr_1pct"] = _share(over, here & (measured.truth == 1))
-        if (here & (measured.truth == 0)).any():
-            section["false_positive_rate_at_fpr_1pct"] = _share(over, here & (measured.truth == 0))
-        sections[f"source {source}"] = section
+    for name, chosen in _slices(measured.records).items():
+        here = chosen & (measured.truth >= 0)
+        if here.sum() < MIN_SLICE:
+            continue
+        positive = measured.truth[here] == 1
+        section: dict[str, Estimate] = {}
+        if positive.any() and not positive.all():
+            weights = bootstrap_weights(measured.clusters[here], BOOTSTRAP_DRAWS, seed)
+            section["roc_auc"] = _estimate(Ranking(scores[here], positive).roc_auc, weights, int(here.sum()))
+        sections[name] = section | _shares_over(measured, over, here)
     return sections
+
+
+def _slices(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Names of slices and who is in them, `[n]`; a record without a language or style is in no such slice."""
+    slices: dict[str, np.ndarray] = {}
+    lengths = np.array([len(record.rendered) for record in records])
+    languages = [record.lang for record in records]
+    styles = [record.style for record in records]
+    for kind, values in (("language", languages), ("style", styles)):
+        column = np.array(values, dtype=object)
+        slices |= {f"{kind} {value}": column == value for value in sorted({value for value in values if value})}
+    return slices | {f"length {name}": (lengths >= a) & (lengths < b) for name, (a, b) in LENGTH_BANDS.items()}
+
+
+def _shares_over(measured: Measured, over: np.ndarray, here: np.ndarray) -> dict[str, Estimate]:
+    section = {}
+    for name, value in (("recall_at_fpr_1pct", 1), ("false_positive_rate_at_fpr_1pct", 0)):
+        if (here & (measured.truth == value)).any():
+            section[name] = _share(over, here & (measured.truth == value))
+    return section
 
 
 def sections_to_json(sections: Sections) -> dict[str, dict[str, Any]]:

