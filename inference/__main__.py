@@ -147,7 +147,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
         f"uncertain  {counts['uncertain']:>9,}",
         f"truncated  {counts['truncated']:>9,}",
         f"{summary['operating_point']} let through {rate['false_positives']} of {rate['n_organic']} organic "
-        f"calibration prompts (95 % interval of the rate {rate['low']:.2%} to {rate['high']:.2%}); "
+        f"{rate['set_on']} prompts (95 % interval of the rate {rate['low']:.2%} to {rate['high']:.2%}); "
         "other traffic may differ",
     ]
     return "\n".join(lines)
@@ -166,6 +166,7 @@ def _info(options: argparse.Namespace) -> int:
     print(f"labels           {', '.join(assay.labels)}")
     print(f"base encoder     {assay.base.get('name', 'unknown')}  revision {assay.base.get('revision', 'unknown')}")
     print(f"windows          {windows.size} tokens, overlap {windows.overlap}, at most {windows.limit} a prompt")
+    print(f"thresholds       set on {assay.set_on} prompts that are organic")
     print(f"uncertain        between {assay.abstention.low:.4f} and {assay.abstention.high:.4f}")
     print()
     print(f"{'operating point':<18}{'threshold':>10}{'measured FPR':>14}{'95 % interval':>20}{'organic':>9}")

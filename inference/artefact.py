@@ -107,6 +107,12 @@ class Assay:
         """The operating point that is used where none is named."""
         return next(name for name in DEFAULT_POINTS if name in self.operating_points)
 
+    @property
+    def set_on(self) -> str:
+        """What the thresholds were set on: `calibration`, a labelled split, or `traffic`, taken for organic."""
+        thresholds = self.provenance.get("thresholds")
+        return str(thresholds.get("set_on")) if isinstance(thresholds, dict) else "calibration"
+
     def point(self, name: str | None = None) -> OperatingPoint:
         """The operating point `name`, or the default one.
 
@@ -118,7 +124,8 @@ class Assay:
             known = ", ".join(self.operating_points)
             raise ArtefactError(
                 f'this artefact has no operating point "{name}"; it has: {known}. A point at a false-positive rate '
-                "is written only where calibration held at least 3 / rate organic prompts: add some and train again"
+                "is written only where at least 3 / rate organic prompts were there to set it on; to set it on your own "
+                "traffic: python -m training calibrate MODEL --traffic FILE"
             )
         return self.operating_points[name]
 

@@ -56,7 +56,10 @@ def test_a_focus_counts_less_what_is_right_already(logits):
     sure = torch.tensor([[-6.0, -6.0, -6.0]])
     unsure = torch.tensor([[0.0, 0.0, 0.0]])
     zero = torch.zeros(1, 3)
-    keeps = [(prompt_losses(x, zero, LossConfig(focal_gamma=2.0)) / prompt_losses(x, zero, PLAIN)).item() for x in (sure, unsure)]
+    keeps = [
+        (prompt_losses(x, zero, LossConfig(focal_gamma=2.0)) / prompt_losses(x, zero, PLAIN)).item()
+        for x in (sure, unsure)
+    ]
     assert keeps[0] < 1e-3 < keeps[1]
 
 

@@ -249,7 +249,9 @@ def test_all_faults_of_a_configuration_at_once(tmp_path, capsys):
 
 def test_labels_that_the_run_does_not_learn_are_refused(run_config, tmp_path):
     fewer = run_config.model_copy(update={"labels": ("censorship_probing", "capability_sweep")})
-    with pytest.raises(DataError, match=r"labels that the configuration lacks: reasoning_trace_extraction \(\d+ records"):
+    with pytest.raises(
+        DataError, match=r"labels that the configuration lacks: reasoning_trace_extraction \(\d+ records"
+    ):
         train(fewer, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -55,8 +55,8 @@ def _train(commands: Any) -> None:
         "train",
         help="fine-tune, calibrate, and leave an artefact that is measured",
         description="Fine-tune as a YAML file says, calibrate, save the artefact, and measure what was saved. What is "
-        "unfinished lies in DIR.run, with checkpoints; a killed run goes on with --resume and ends in the same weights. "
-        "Start it by `accelerate launch -m training train …` to use several processes.",
+        "unfinished lies in DIR.run, with checkpoints; a killed run goes on with --resume and ends in the same "
+        "weights. Start it by `accelerate launch -m training train …` to use several processes.",
     )
     train.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file such as configs/default.yaml")
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the artefact's folder")
@@ -168,9 +168,7 @@ def _push(commands: Any) -> None:
     push.add_argument("--revision", metavar="BRANCH", help="made where it is not there (default: main)")
     push.add_argument("--message", metavar="TEXT", help="of the commit (default: promptassay and the fingerprint)")
     push.add_argument("--dry-run", action="store_true", help="print what would go, send nothing; needs no network")
-    push.add_argument(
-        "--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or https://huggingface.co)"
-    )
+    push.add_argument("--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or https://huggingface.co)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

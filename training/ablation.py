@@ -1,8 +1,10 @@
-"""Configurations side by side: each is fine-tuned on the same data, with several seeds, and measured on other records."""
+"""Configurations side by side: fine-tuned on the same data, with several seeds, and measured on the same records."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from inference.decision import any_logit
 from inference.windows import Windower
 
 from .config import RunConfig
-from .encode import any_label, label_row, share_of
+from .encode import DataError, any_label, label_row, share_of
 from .finetune import FineTuned, fine_tune, read_splits
 from .metrics import Ranking
 from .runs import identity, is_same
@@ -67,19 +69,25 @@ def _run(name: str, config: RunConfig, data: Path, records: Sequence[Record], ou
     path = out / f"{name}-{config.seed}.json"
     this_run = identity(config, data)
     del this_run["code_fingerprint"]  # a table grows over days, and a comment mended meanwhile is no other run
+    this_run["measured_on"] = _digest(records)
     if is_same(path, this_run):
         print(f"{path.stem}: done already", flush=True)
         return json.loads(path.read_text(encoding="utf-8"))["metrics"]
     print(f"{path.stem}", flush=True)
-    tuned = fine_tune(config, read_splits(config, data), out / f"{path.stem}.run")
+    work = out / f"{path.stem}.run"
+    tuned = fine_tune(config, read_splits(config, data), work)
     metrics = headline_of(records, logits_of(tuned.network, tuned, config, records), config.labels)
     write_text(path, json.dumps({"metrics": metrics, "provenance": this_run}, indent=2) + "\n")
+    shutil.rmtree(work)
     return metrics
 
 
-def logits_of(
-    network: PreTrainedModel, tuned: FineTuned, config: RunConfig, records: Sequence[Record]
-) -> np.ndarray:
+def _digest(records: Sequence[Record]) -> str:
+    """Stands for the records that are measured on."""
+    return hashlib.sha256("\n".join(sorted(record.id for record in records)).encode()).hexdigest()[:16]
+
+
+def logits_of(network: PreTrainedModel, tuned: FineTuned, config: RunConfig, records: Sequence[Record]) -> np.ndarray:
     """Pooled logits `[prompts, labels]` of a network that is not saved yet, through the scorer's own class."""
 
     @torch.inference_mode()
@@ -98,6 +106,10 @@ def headline_of(records: Sequence[Record], logits: np.ndarray, names: Sequence[s
     truth = any_label(np.array([label_row(record.labels, record.judged, names) for record in records]))
     scores = any_logit(logits)
     positive, organic = truth == 1, truth == 0
+    if organic.sum() < 100 or not positive.any():
+        raise DataError(
+            f"{organic.sum()} organic records and {positive.sum()} others to measure on; 100 and 1 are needed"
+        )
     ranking = Ranking(scores[truth >= 0], positive[truth >= 0])
     threshold = np.sort(scores[organic])[::-1][int(organic.sum() * 0.01 + 1e-9)]
     over = scores > threshold
@@ -113,7 +125,8 @@ def headline_of(records: Sequence[Record], logits: np.ndarray, names: Sequence[s
     for language in ("en", "zh", "other"):
         here = languages == language
         if (here & positive).any() and (here & organic).any():
-            metrics[f"roc_auc {language}"] = float(Ranking(scores[here & (truth >= 0)], positive[here & (truth >= 0)]).roc_auc()[0])
+            judged = here & (truth >= 0)
+            metrics[f"roc_auc {language}"] = float(Ranking(scores[judged], positive[judged]).roc_auc()[0])
             metrics[f"recall {language}"] = float(over[here & positive].mean())
             metrics[f"false positives {language}"] = float(over[here & organic].mean())
     return metrics

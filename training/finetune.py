@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,8 @@ class FineTuned:
         try:
             self.network.save_pretrained(folder)
         except SafetensorError as error:
-            raise FitError(f"{folder}: cannot be written ({error}); free some space, and go on with --resume") from error
+            mend = "free some space, and go on with --resume"
+            raise FitError(f"{folder}: cannot be written ({error}); {mend}") from error
         tokenizer = AutoTokenizer.from_pretrained(self.encoder.folder, local_files_only=True)
         tokenizer.model_max_length = config.windows.size
         tokenizer.save_pretrained(folder)
@@ -116,5 +116,3 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     disable_progress_bar()
-
-

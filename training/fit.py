@@ -65,7 +65,7 @@ def make_trainer(
     trainer = PromptTrainer(
         sampler=sampler,
         model=model,
-        args=_arguments(config, len(train) // config.fit.prompts_per_step, processes, folder, logs.stem if logs else ""),
+        args=_arguments(config, len(train), processes, folder, logs.stem if logs else ""),
         train_dataset=TrainingPrompts(train, config.windows_per_prompt, config.seed),
         eval_dataset=TrainingPrompts(validation, config.windows_per_prompt, config.seed),
         data_collator=Packer(pad_id, config.fit.tokens_per_batch),
@@ -121,10 +121,9 @@ def _processes() -> int:
     return PartialState().num_processes
 
 
-def _arguments(
-    config: RunConfig, steps_in_epoch: int, processes: int, folder: Path, name: str
-) -> TrainingArguments:
+def _arguments(config: RunConfig, prompts: int, processes: int, folder: Path, name: str) -> TrainingArguments:
     fit, hardware = config.fit, config.hardware
+    steps_in_epoch = prompts // fit.prompts_per_step
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=fit.epochs,

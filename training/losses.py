@@ -72,7 +72,7 @@ def _energy_penalty(
 
 
 def positive_weights(labels: torch.Tensor, balance: float) -> torch.Tensor:
-    """Weight of a positive, `[labels + 1]`, from a whole split's labels `[prompts, labels]`; distillation comes last."""
+    """Weight of a positive, `[labels + 1]`, from the labels `[prompts, labels]` of a split; distillation comes last."""
     positive = (labels == 1).any(dim=1)
     known = positive | (labels >= 0).all(dim=1)
     positives = torch.cat([(labels == 1).sum(dim=0), positive.sum().unsqueeze(0)])

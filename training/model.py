@@ -116,9 +116,7 @@ def layers_of(network: PreTrainedModel) -> nn.ModuleList:
     """The encoder's layers, whatever the encoder calls them."""
     depth = network.config.num_hidden_layers
     return next(
-        module
-        for module in network.base_model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
+        module for module in network.base_model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth
     )
 
 

@@ -65,8 +65,8 @@ class PromptTrainer(Trainer):
             total += loss.detach()
         if not torch.isfinite(total):
             raise FitError(
-                f"the loss is {total.item()} at step {self.state.global_step + 1}; lower fit.learning_rate or fit.clip, "
-                "or set hardware.precision to float32; the last checkpoint is from before it"
+                f"the loss is {total.item()} at step {self.state.global_step + 1}; lower fit.learning_rate or "
+                "fit.clip, or set hardware.precision to float32; the last checkpoint is from before it"
             )
         return total
 

@@ -164,7 +164,7 @@ def summarise(classifier: PromptClassifier, identity: dict[str, Any], ledger: Le
         "artefact": assay.fingerprint,
         "operating_point": classifier.point_name,
         "thresholds": point.thresholds,
-        "measured_fpr": _measured(point),
+        "measured_fpr": _measured(point) | {"set_on": classifier.assay.set_on},
         "options": identity,
         "inputs": [{**file.file.to_json(), "rows": sum(file.parts)} for file in ledger.files],
         "counts": {

@@ -37,7 +37,13 @@ def main(data: str) -> None:
         results[way] = json.loads(printed.splitlines()[-1])
     slowest = results["recipe"]["rate"]
     rows = [
-        [way, f"{found['rate']:,.0f}", f"{found['rate'] / slowest:.2f}", f"{found['useful']:.0%}", f"{found['gib']:.1f}"]
+        [
+            way,
+            f"{found['rate']:,.0f}",
+            f"{found['rate'] / slowest:.2f}",
+            f"{found['useful']:.0%}",
+            f"{found['gib']:.1f}",
+        ]
         for way, found in results.items()
     ]
     header = ["way", "useful tokens a second", "against the recipe", "share that is no padding", "peak memory, GiB"]
@@ -104,7 +110,9 @@ def _ours(config: Any, splits: Any, folder: Path, clock: _Clock) -> None:
     trainer = make_trainer(model, config, splits.train, splits.validation, 0, folder)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.callback_handler.callbacks = [
-        callback for callback in trainer.callback_handler.callbacks if type(callback).__name__ not in ("KeepBest", "EarlyStoppingCallback")
+        callback
+        for callback in trainer.callback_handler.callbacks
+        if type(callback).__name__ not in ("KeepBest", "EarlyStoppingCallback")
     ]
     pack = trainer.data_collator
 
