@@ -124,8 +124,8 @@ class Assay:
             known = ", ".join(self.operating_points)
             raise ArtefactError(
                 f'this artefact has no operating point "{name}"; it has: {known}. A point at a false-positive rate '
-                "is written only where at least 3 / rate organic prompts were there to set it on; to set it on your own "
-                "traffic: python -m training calibrate MODEL --traffic FILE"
+                "is written only where at least 3 / rate organic prompts were there to set it on; your own traffic can "
+                "set it: python -m training calibrate MODEL --traffic FILE"
             )
         return self.operating_points[name]
 

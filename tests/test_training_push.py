@@ -326,7 +326,7 @@ def test_a_broken_artefact_is_refused(hub, copy):
         ("---\nlicense: [\n---\n", "while parsing"),
         ("---\n- a list\n---\n", "should be a dict"),
         ("---\nlicense: mit\nlibrary_name: transformers\n---\n", "no pipeline_tag"),
-        ("---\nlicense: mit\nbase_model: /home/me/encoder\n---\n", "Repo id must"),
+        ("---\nlicense: mit\nbase_model: /srv/me/encoder\n---\n", "Repo id must"),
         ("---\nlicense: mit\nmodel-index: [{name: x}]\n---\n", "Invalid `model_index`"),
     ],
 )

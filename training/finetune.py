@@ -23,7 +23,7 @@ from .encode import check_labels, choose_prompts, encode, load_split, records_of
 from .encoders import BaseEncoder, find_encoder
 from .fit import fit, make_trainer
 from .losses import positive_weights
-from .model import FitError, PromptModel, add_adapter, lay_over, open_network, plain_network
+from .model import PromptModel, add_adapter, cannot_write, lay_over, open_network, plain_network
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,12 @@ class FineTuned:
         """The Hugging Face files of an artefact.
 
         Raises:
-            FitError: the disk is full.
+            OSError: the disk is full.
         """
         try:
             self.network.save_pretrained(folder)
         except SafetensorError as error:
-            mend = "free some space, and go on with --resume"
-            raise FitError(f"{folder}: cannot be written ({error}); {mend}") from error
+            raise cannot_write(folder, error) from error
         tokenizer = AutoTokenizer.from_pretrained(self.encoder.folder, local_files_only=True)
         tokenizer.model_max_length = config.windows.size
         tokenizer.save_pretrained(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,11 @@ _MEAN_LAYER_OF = ("bert", "roberta", "xlm-roberta")
 
 class FitError(ValueError):
     """Training that cannot go on; the message names the mend."""
+
+
+def cannot_write(path: Path, error: Exception) -> OSError:
+    """What torch and safetensors say in words of their own when a disk is full, as the error that it is."""
+    return OSError(errno.ENOSPC, f"cannot be written ({error}); free some space, and go on with --resume", str(path))
 
 
 class PromptModel(nn.Module):

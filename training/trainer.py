@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from .model import FitError, lay_over
+from .model import FitError, cannot_write, lay_over
 
 if TYPE_CHECKING:
     from .batches import StepSampler
@@ -24,7 +24,6 @@ BEST_METRIC = "eval_partial_roc_auc"
 CHECKPOINT = "checkpoint"
 _WEIGHTS = "model.safetensors"
 _METADATA = {"format": "pt"}
-_MEND = "free some space, and go on with --resume"
 
 
 class PromptTrainer(Trainer):
@@ -126,7 +125,7 @@ class PromptTrainer(Trainer):
                 save_file(self._learning(state), temporary, metadata=_METADATA)
                 _sync(temporary)
             except (OSError, SafetensorError) as error:
-                raise FitError(f"{temporary}: cannot be written ({error}); {_MEND}") from error
+                raise cannot_write(temporary, error) from error
             temporary.replace(self.best)
 
     def _learning(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -160,7 +159,7 @@ class PromptTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
-            raise FitError(f"{self.folder}: a checkpoint cannot be written ({error}); {_MEND}") from error
+            raise cannot_write(self.folder, error) from error
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
