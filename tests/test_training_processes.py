@@ -15,7 +15,8 @@ prompt that changes places."""
 
 
 def launch(run_file, out, *options):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", *options]
+    # --multi_gpu starts processes by torchrun; without a GPU they meet on the CPU, where --cpu would start one alone.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *options]
     command += ["-m", "training", "train", str(run_file), "--out", str(out)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
@@ -33,6 +34,7 @@ def test_two_processes_give_the_metrics_of_one(run_config, artefact, tmp_path):
     result = launch(run_file_of(run_config, tmp_path), tmp_path / "model")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("written:") == 1  # one of them speaks
+    assert "2 processes" in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run.yaml"]
     one, two = (json.loads((folder / "assay.json").read_text()) for folder in (artefact, tmp_path / "model"))
     assert one["provenance"]["config"] == two["provenance"]["config"]

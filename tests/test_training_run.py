@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from data.config import ConfigError
 from inference import PromptClassifier, load_artefact
 from inference.artefact import save_artefact
 from inference.windows import Windower
@@ -130,6 +131,12 @@ def test_a_loss_that_is_not_finite_ends_the_run(run_config, encoded, tmp_path):
     config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update={"learning_rate": 1e30})})
     with pytest.raises(FitError, match=r"the loss is (nan|inf) at step \d+; lower fit.learning_rate"):
         fit(trainer_of(config, encoded, tmp_path), config.seed)
+
+
+def test_sharding_without_gpus_is_refused(run_config, encoded, tmp_path):
+    config = run_config.model_copy(update={"hardware": run_config.hardware.model_copy(update={"sharding": True})})
+    with pytest.raises(ConfigError, match=r"hardware.sharding: .* set it to false"):
+        trainer_of(config, encoded, tmp_path)
 
 
 def test_a_compiled_network_learns_the_same(run_config, built, tmp_path):

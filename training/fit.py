@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, TrainingArguments, set_seed
 
+from data.config import ConfigError
 from inference.decision import any_logit
 
 from .batches import Packer, StepSampler, TrainingPrompts
@@ -18,6 +19,7 @@ from .config import RunConfig
 from .encode import DataError, any_label
 from .metrics import headline
 from .model import FitError, PromptModel
+from .processes import has_accelerator, processes
 from .progress import Progress
 from .tracking import trackers
 from .trainer import BEST_METRIC, CHECKPOINT, KeepBest, PromptTrainer
@@ -49,11 +51,11 @@ def make_trainer(
         DataError: there are fewer prompts than a step reads.
         ConfigError: a tracker is not installed.
     """
-    processes = _processes()
-    if config.fit.prompts_per_step % processes:
+    count = processes().num_processes
+    if config.fit.prompts_per_step % count:
         raise DataError(
-            f"fit.prompts_per_step is {config.fit.prompts_per_step}, which {processes} processes cannot share alike; "
-            f"take a multiple of {processes}"
+            f"fit.prompts_per_step is {config.fit.prompts_per_step}, which {count} processes cannot share alike; "
+            f"take a multiple of {count}"
         )
     if len(train) < config.fit.prompts_per_step:
         raise DataError(
@@ -65,7 +67,7 @@ def make_trainer(
     trainer = PromptTrainer(
         sampler=sampler,
         model=model,
-        args=_arguments(config, len(train), processes, folder, logs.stem if logs else ""),
+        args=_arguments(config, len(train), count, folder, logs.stem if logs else ""),
         train_dataset=TrainingPrompts(train, config.windows_per_prompt, config.seed),
         eval_dataset=TrainingPrompts(validation, config.windows_per_prompt, config.seed),
         data_collator=Packer(pad_id, config.fit.tokens_per_batch),
@@ -73,6 +75,11 @@ def make_trainer(
         callbacks=[*callbacks, *(trackers(config.tracking, logs) if logs else [])],
     )
     trainer.add_callback(KeepBest(trainer))
+    if config.hardware.sharding and not trainer.is_fsdp_enabled:
+        raise ConfigError(
+            "hardware.sharding: spreads weights over the GPUs of several processes, and here are none; start the run "
+            "by `accelerate launch --num_processes N` on a machine with GPUs, or set it to false"
+        )
     return trainer
 
 
@@ -92,12 +99,12 @@ def fit(trainer: PromptTrainer, seed: int) -> list[dict[str, Any]]:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, Progress):
                 callback.close()
-    return [{key: value for key, value in entry.items() if not _is_timing(key)} for entry in trainer.state.log_history]
+    return [_repeatable(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
 
 
-def _is_timing(key: str) -> bool:
-    """Times differ from run to run; all else in the log repeats."""
-    return "runtime" in key or "per_second" in key or key == "total_flos"
+def _repeatable(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the log without times, which differ from run to run; all else repeats, in a resumed run too."""
+    return {key: entry[key] for key in sorted(entry) if "runtime" not in key and "per_second" not in key}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -115,13 +122,7 @@ class _NewDraw(TrainerCallback):
         self._sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
 
 
-def _processes() -> int:
-    from accelerate import PartialState
-
-    return PartialState().num_processes
-
-
-def _arguments(config: RunConfig, prompts: int, processes: int, folder: Path, name: str) -> TrainingArguments:
+def _arguments(config: RunConfig, prompts: int, count: int, folder: Path, name: str) -> TrainingArguments:
     fit, hardware = config.fit, config.hardware
     steps_in_epoch = prompts // fit.prompts_per_step
     return TrainingArguments(
@@ -132,8 +133,8 @@ def _arguments(config: RunConfig, prompts: int, processes: int, folder: Path, na
         warmup_steps=fit.warmup,
         weight_decay=fit.weight_decay,
         max_grad_norm=fit.clip,
-        per_device_train_batch_size=fit.prompts_per_step // processes,
-        per_device_eval_batch_size=max(1, fit.prompts_per_step // processes),
+        per_device_train_batch_size=fit.prompts_per_step // count,
+        per_device_eval_batch_size=max(1, fit.prompts_per_step // count),
         dataloader_num_workers=hardware.workers,
         eval_strategy="steps",
         eval_steps=max(1, steps_in_epoch // fit.evaluations),
@@ -143,9 +144,12 @@ def _arguments(config: RunConfig, prompts: int, processes: int, folder: Path, na
         logging_nan_inf_filter=False,
         metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
+        use_cpu=not has_accelerator(),
         bf16=_bfloat16(hardware.precision),
         fsdp=hardware.sharding,
         ddp_find_unused_parameters=False,
+        log_level="error",
+        log_level_replica="error",
         disable_tqdm=True,  # the bar is our own
         report_to="none",  # and so is the choice of trackers
         project=config.tracking.project,
@@ -155,7 +159,7 @@ def _arguments(config: RunConfig, prompts: int, processes: int, folder: Path, na
         seed=config.seed,
         data_seed=config.seed,
         # Pinned memory serves accelerators alone, and warns without one.
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=has_accelerator(),
     )
 
 

@@ -42,6 +42,9 @@ class PromptModel(nn.Module):
         self.network = network
         self.loss = loss or LossConfig()
         self.register_buffer("positive_weight", positive_weight, persistent=False)
+        # What FSDP wraps one by one: the encoder's layers.
+        kinds = {type(module).__name__ for module in network.modules()}
+        self._no_split_modules = sorted(kinds & set(getattr(network, "_no_split_modules", None) or ()))
 
     def forward(
         self,

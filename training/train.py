@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from accelerate import PartialState
 
 from inference import PromptClassifier
 from inference.artefact import Abstention, Assay, OperatingPoint, Platt, record_metrics, save_artefact, write_text
@@ -26,6 +25,7 @@ from .encode import check_labels, label_row, load_split, records_of
 from .evaluation import Sections, evaluate_sections, measure, reliability, sections_to_json
 from .finetune import FineTuned, fine_tune, read_splits
 from .plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
+from .processes import processes
 from .runs import RunError, identity, prepare
 
 __all__ = ["RunError", "train"]
@@ -52,14 +52,14 @@ def train(
         FitError: it cannot go on.
     """
     folder = data or Path(config.data)
-    processes = PartialState()
+    here = processes()
     this_run = identity(config, folder)
     run: Path | None = out.with_name(out.name + ".run")
-    if processes.is_main_process:
+    if here.is_main_process:
         run = prepare(out, this_run, resume, overwrite)
-    processes.wait_for_everyone()
+    here.wait_for_everyone()
     if run is None or not run.exists():
-        if processes.is_main_process:
+        if here.is_main_process:
             print(f"{out} is complete already; nothing to do")
         return {}
 
@@ -70,8 +70,9 @@ def train(
     check_labels([*calibration, *test], config.labels)
     sizes = {"train": len(splits.train), "validation": len(splits.validation)}
     sizes |= {"calibration": len(calibration), "test": len(test)}
-    if processes.is_main_process:
-        print(", ".join(f"{name} {size}" for name, size in sizes.items()) + " prompts")
+    if here.is_main_process:
+        told = f"; {here.num_processes} processes" if here.num_processes > 1 else ""
+        print(", ".join(f"{name} {size}" for name, size in sizes.items()) + f" prompts{told}")
 
     _say(1)
     tuned = fine_tune(config, splits, run / "checkpoints", out.with_name(out.name + ".tensorboard"))
@@ -117,7 +118,7 @@ def train(
 
 
 def _say(step: int) -> None:
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print(f"[{step + 1}/{len(STEPS)}] {STEPS[step]}", flush=True)
 
 
