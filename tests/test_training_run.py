@@ -133,6 +133,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(run_config, encoded, tmp_path):
         fit(trainer_of(config, encoded, tmp_path), config.seed)
 
 
+def test_half_precision_learns_too(run_config, built, tmp_path):
+    half = run_config.model_copy(update={"hardware": run_config.hardware.model_copy(update={"precision": "bfloat16"})})
+    tuned = fine_tune(half, read_splits(half, built), tmp_path)
+    losses = [entry["loss"] for entry in tuned.history if "loss" in entry]
+    assert losses[-1] < losses[0] and next(tuned.network.parameters()).dtype == torch.float32
+    assert max(entry.get("eval_roc_auc", 0) for entry in tuned.history) > 0.95
+
+
 def test_sharding_without_gpus_is_refused(run_config, encoded, tmp_path):
     config = run_config.model_copy(update={"hardware": run_config.hardware.model_copy(update={"sharding": True})})
     with pytest.raises(ConfigError, match=r"hardware.sharding: .* set it to false"):
