@@ -124,10 +124,12 @@ def headline_of(records: Sequence[Record], logits: np.ndarray, names: Sequence[s
     languages = np.array([record.lang if record.lang in ("en", "zh") else "other" for record in records])
     for language in ("en", "zh", "other"):
         here = languages == language
+        judged = here & (truth >= 0)
         if (here & positive).any() and (here & organic).any():
-            judged = here & (truth >= 0)
             metrics[f"roc_auc {language}"] = float(Ranking(scores[judged], positive[judged]).roc_auc()[0])
+        if (here & positive).any():
             metrics[f"recall {language}"] = float(over[here & positive].mean())
+        if (here & organic).any():
             metrics[f"false positives {language}"] = float(over[here & organic].mean())
     return metrics
 
