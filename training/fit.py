@@ -57,6 +57,11 @@ def make_trainer(
             f"fit.prompts_per_step is {config.fit.prompts_per_step}, which {count} processes cannot share alike; "
             f"take a multiple of {count}"
         )
+    if config.hardware.sharding and not (has_accelerator() and count > 1):
+        raise ConfigError(
+            "hardware.sharding: spreads weights over the GPUs of several processes, and here are none; start the run "
+            "by `accelerate launch --num_processes N` on a machine with GPUs, or set it to false"
+        )
     if len(train) < config.fit.prompts_per_step:
         raise DataError(
             f"the train split holds {len(train)} prompts, and a step reads {config.fit.prompts_per_step}; "
@@ -75,11 +80,6 @@ def make_trainer(
         callbacks=[*callbacks, *(trackers(config.tracking, logs) if logs else [])],
     )
     trainer.add_callback(KeepBest(trainer))
-    if config.hardware.sharding and not trainer.is_fsdp_enabled:
-        raise ConfigError(
-            "hardware.sharding: spreads weights over the GPUs of several processes, and here are none; start the run "
-            "by `accelerate launch --num_processes N` on a machine with GPUs, or set it to false"
-        )
     return trainer
 
 
@@ -140,7 +140,7 @@ def _arguments(config: RunConfig, prompts: int, count: int, folder: Path, name: 
         eval_steps=max(1, steps_in_epoch // fit.evaluations),
         save_strategy="steps",
         save_steps=fit.checkpoint_steps,
-        logging_steps=_LOG_STEPS,
+        logging_steps=math.gcd(_LOG_STEPS, fit.checkpoint_steps),  # a resumed run then logs the very same means
         logging_nan_inf_filter=False,
         metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
