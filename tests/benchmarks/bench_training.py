@@ -21,7 +21,7 @@ from typing import Any
 
 from data.summary import markdown_table
 
-PROMPTS = 640
+PROMPTS = 320
 WARM_UP = 64
 RECIPE_BATCH = 32
 CUT = 256
