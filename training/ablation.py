@@ -28,7 +28,7 @@ from .metrics import Ranking
 from .runs import identity, is_same
 
 NONE_UNDER = 0.05
-"""A smaller difference is called none: runs that differ by their seed alone differ by about as much."""
+"""A smaller difference in recall is called none: on a few hundred finds chance alone can move it that far."""
 _SHOWN = {
     "roc_auc": "area under ROC",
     "recall_at_fpr_5pct": "recall at 5 % FPR",
