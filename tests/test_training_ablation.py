@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from data.reading import load_records
+from training.__main__ import main
 from training.ablation import ablate, comparison, headline_of, sample
 from training.encode import DataError
+from training.finetune import fine_tune, read_splits
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,21 @@ def test_each_run_is_done_once(run_config, built, records, tmp_path, capsys):
     assert said.count("done already") == 3
     ablate({"plain": configs["plain"]}, built, records[:-1], [0], tmp_path)
     assert "done already" not in capsys.readouterr().out  # measured on other records
+
+
+def test_what_another_configuration_left_half_done_is_not_gone_on_with(run_config, built, records, tmp_path):
+    ablate({"plain": short(run_config)}, built, records, [0], tmp_path / "clean")
+    other = short(run_config, focal_gamma=2.0)
+    fine_tune(other, read_splits(other, built), tmp_path / "dirty" / "plain-0.run")  # killed before it was measured
+    ablate({"plain": short(run_config)}, built, records, [0], tmp_path / "dirty")
+    clean, dirty = (json.loads((tmp_path / name / "plain-0.json").read_text()) for name in ("clean", "dirty"))
+    assert clean == dirty
+
+
+def test_two_configurations_of_one_name_are_refused(tmp_path, capsys):
+    files = [str(tmp_path / name / "plain.yaml") for name in "ab"]
+    assert main(["ablate", *files, "--on", "none.jsonl", "--out", str(tmp_path / "out")]) == 2
+    assert "plain: two configurations of one name" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_headline_figures_by_hand(records):

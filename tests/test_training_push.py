@@ -255,6 +255,7 @@ def test_the_plan_names_what_it_says_of_this_machine(artefact, copy, built, caps
     said = capsys.readouterr().out
     assert f"warning: assay.json says where your data or files lay: provenance.data = {built}" in said
     assert f"provenance.config.data = {built}" in said and "provenance.config.encoder.path = /" in said
+    assert f"warning: run.yaml says where your data or files lay: data = {built}" in said
     assert "warning: mine.parquet is no part of an artefact" in said
     assert not [line for line in said.splitlines() if line.startswith("warning: tokenizer")]
 

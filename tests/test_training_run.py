@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from transformers import TrainerCallback
 
 from data.config import ConfigError
 from inference import PromptClassifier, load_artefact
@@ -125,6 +126,29 @@ def test_it_stops_early_where_nothing_gets_better(run_config, encoded, tmp_path)
     config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update=still)})
     history = fit(trainer_of(config, encoded, tmp_path), config.seed)
     assert len([entry for entry in history if BEST_METRIC in entry]) == 3  # the first, and two that were no better
+
+
+def test_early_stopping_counts_on_in_a_resumed_run(run_config, encoded, tmp_path):
+    still = {"learning_rate": 1e-12, "patience": 3, "evaluations": 4, "epochs": 3, "checkpoint_steps": 2}
+    config = run_config.model_copy(update={"fit": run_config.fit.model_copy(update=still)})
+    whole = trainer_of(config, encoded, tmp_path / "whole")
+    fit(whole, config.seed)
+
+    class Killed(Exception):
+        pass
+
+    class Kill(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if len([entry for entry in state.log_history if BEST_METRIC in entry]) == 3:
+                raise Killed
+
+    pieces = trainer_of(config, encoded, tmp_path / "pieces")
+    pieces.add_callback(Kill())
+    with pytest.raises(Killed):
+        fit(pieces, config.seed)
+    again = trainer_of(config, encoded, tmp_path / "pieces")
+    fit(again, config.seed)
+    assert again.state.global_step == whole.state.global_step < whole.state.max_steps
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(run_config, encoded, tmp_path):

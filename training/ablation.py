@@ -23,9 +23,10 @@ from inference.windows import Windower
 
 from .config import RunConfig
 from .encode import DataError, any_label, label_row, share_of
+from .evaluation import pooled_logits
 from .finetune import FineTuned, fine_tune, read_splits
-from .metrics import Ranking
-from .runs import identity, is_same
+from .metrics import Ranking, source_recalls, threshold_at
+from .runs import claim, identity, is_same
 
 NONE_UNDER = 0.05
 """A smaller difference in recall is called none: on a few hundred finds chance alone can move it that far."""
@@ -36,7 +37,6 @@ _SHOWN = {
     "mean_source_recall_at_fpr_1pct": "recall at 1 %, source mean",
 }
 _COMPARED = "mean_source_recall_at_fpr_1pct"
-_CHUNK = 256
 
 
 def ablate(
@@ -68,13 +68,13 @@ def ablate(
 def _run(name: str, config: RunConfig, data: Path, records: Sequence[Record], out: Path) -> dict[str, Any]:
     path = out / f"{name}-{config.seed}.json"
     this_run = identity(config, data)
-    del this_run["code_fingerprint"]  # a table grows over days, and a comment mended meanwhile is no other run
+    code = this_run.pop("code_fingerprint")  # a table grows over days, and a comment mended meanwhile is no other run
     this_run["measured_on"] = _digest(records)
     if is_same(path, this_run):
         print(f"{path.stem}: done already", flush=True)
         return json.loads(path.read_text(encoding="utf-8"))["metrics"]
     print(f"{path.stem}", flush=True)
-    work = out / f"{path.stem}.run"
+    work = claim(out / f"{path.stem}.run", this_run | {"code_fingerprint": code})
     tuned = fine_tune(config, read_splits(config, data), work)
     metrics = headline_of(records, logits_of(tuned.network, tuned, config, records), config.labels)
     write_text(path, json.dumps({"metrics": metrics, "provenance": this_run}, indent=2) + "\n")
@@ -97,8 +97,7 @@ def logits_of(network: PreTrainedModel, tuned: FineTuned, config: RunConfig, rec
 
     windower = Windower(Tokenizer.from_file(str(tuned.encoder.folder / "tokenizer.json")), config.windows.spec())
     scorer = LogitScorer(windower, backend, network.config.pad_token_id or 0)
-    texts = [record.rendered for record in records]
-    return np.concatenate([scorer(texts[start : start + _CHUNK])[0] for start in range(0, len(texts), _CHUNK)])
+    return pooled_logits(scorer, records)
 
 
 def headline_of(records: Sequence[Record], logits: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -111,15 +110,13 @@ def headline_of(records: Sequence[Record], logits: np.ndarray, names: Sequence[s
             f"{organic.sum()} organic records and {positive.sum()} others to measure on; 100 and 1 are needed"
         )
     ranking = Ranking(scores[truth >= 0], positive[truth >= 0])
-    threshold = np.sort(scores[organic])[::-1][int(organic.sum() * 0.01 + 1e-9)]
-    over = scores > threshold
+    over = scores > threshold_at(scores, organic, 0.01)
     sources = np.array([record.source for record in records], dtype=object)
-    found = [over[positive & (sources == source)].mean() for source in sorted(set(sources[positive]))]
     metrics = {
         "roc_auc": float(ranking.roc_auc()[0]),
         "recall_at_fpr_5pct": float(ranking.recall_at_fpr(0.05)[0]),
         "recall_at_fpr_1pct": float(ranking.recall_at_fpr(0.01)[0]),
-        _COMPARED: float(np.mean(found)),
+        _COMPARED: float(source_recalls(over, positive, sources).mean()),
     }
     languages = np.array([record.lang if record.lang in ("en", "zh") else "other" for record in records])
     for language in ("en", "zh", "other"):

@@ -104,6 +104,9 @@ def ablate(options: argparse.Namespace) -> int:
     from .ablation import ablate, sample
     from .config import load_run
 
+    names = [path.stem for path in options.config]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{', '.join(twice)}: two configurations of one name; results are filed by it, so rename one")
     configs = {path.stem: load_run(path) for path in options.config}
     records = sample(_labelled(options.on, "test", options.exclude), options.per_source)
     first = next(iter(configs.values()))

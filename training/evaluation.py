@@ -15,11 +15,21 @@ from data.records import Fault, Record
 from data.split import clusters
 from inference import PromptClassifier
 from inference.artefact import Assay
+from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION, Prediction, sigmoid
 from inference.job.files import find_files
 
 from .encode import DataError, any_label, label_row
-from .metrics import FPR_RATES, Estimate, Ranking, bootstrap_weights, rate_estimate, rate_name
+from .metrics import (
+    FPR_RATES,
+    Estimate,
+    Ranking,
+    bootstrap_weights,
+    rate_estimate,
+    rate_name,
+    source_recalls,
+    threshold_at,
+)
 from .reliability import ReliabilityBin, calibration_error, reliability_bins, uncalibrated
 
 Sections = dict[str, dict[str, Estimate]]
@@ -103,6 +113,16 @@ def measure(classifier: PromptClassifier, records: Sequence[Record]) -> Measured
     joined = [record.extra.get("cluster") for record in records]
     own = joined if all(joined) else clusters(list(records))
     return Measured(list(records), predictions, labels.reshape(len(records), len(names)), np.array(own))
+
+
+def pooled_logits(scorer: LogitScorer, records: Sequence[Record]) -> np.ndarray:
+    """Logits `[prompts, labels]` of a network that has no calibration yet, with a progress bar."""
+    parts = []
+    with tqdm(total=len(records), unit="prompt", desc="scoring", mininterval=0.5) as bar:
+        for start in range(0, len(records), _CHUNK):
+            parts.append(scorer([record.rendered for record in records[start : start + _CHUNK]])[0])
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)
 
 
 def evaluate_sections(measured: Measured, classifier: PromptClassifier, seed: int = 0) -> Sections:
@@ -214,18 +234,15 @@ def _share(flagged: np.ndarray, among: np.ndarray) -> Estimate:
     return rate_estimate(int(flagged[among].sum()), int(among.sum()))
 
 
-def _threshold_at(measured: Measured, fpr: float) -> float:
-    """The highest organic score that must stay out at this rate on this very sample; recall counts what is over it."""
-    organic = np.sort(measured.scores(DISTILLATION)[measured.truth == 0])[::-1]
-    return float(organic[int(len(organic) * fpr + 1e-9)]) if len(organic) else np.inf
+def _over(measured: Measured) -> np.ndarray:
+    """Who is found at the threshold that gives 1 % false positives on all organic prompts together."""
+    scores = measured.scores(DISTILLATION)
+    return scores > threshold_at(scores, measured.truth == 0, 0.01)
 
 
 def _mean_over_sources(measured: Measured) -> dict[str, Estimate]:
     """Recall at 1 % false positives, averaged over sources: a large source counts no more than a small one."""
-    threshold = _threshold_at(measured, 0.01)
-    over, positive = measured.scores(DISTILLATION) > threshold, measured.truth == 1
-    sources = sorted(set(measured.sources[positive]))
-    recalls = np.array([over[positive & (measured.sources == source)].mean() for source in sources])
+    recalls = source_recalls(_over(measured), measured.truth == 1, measured.sources)
     name = "mean_source_recall_at_fpr_1pct"
     if not len(recalls) or (measured.truth == 0).sum() < 100:
         return {name: Estimate(None, None, None, 0, "needs positive prompts, and 100 organic ones")}
@@ -236,15 +253,14 @@ def _mean_over_sources(measured: Measured) -> dict[str, Estimate]:
 
 def _source_sections(measured: Measured) -> Sections:
     """For each source the share over the threshold that gives 1 % false positives on all organic prompts together."""
-    over = measured.scores(DISTILLATION) > _threshold_at(measured, 0.01)
+    over = _over(measured)
     sources = sorted(set(measured.sources))
     return {f"source {source}": _shares_over(measured, over, measured.sources == source) for source in sources}
 
 
 def _slice_sections(measured: Measured, seed: int) -> Sections:
     """By language, length and style: ranking inside the slice, and the shares as `_source_sections` gives them."""
-    scores = measured.scores(DISTILLATION)
-    over = scores > _threshold_at(measured, 0.01)
+    scores, over = measured.scores(DISTILLATION), _over(measured)
     sections: Sections = {}
     for name, chosen in _slices(measured.records).items():
         here = chosen & (measured.truth >= 0)

@@ -99,6 +99,7 @@ def fit(trainer: PromptTrainer, seed: int) -> list[dict[str, Any]]:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, Progress):
                 callback.close()
+    trainer.accelerator.wait_for_everyone()  # the main process may still be writing the best weights
     return [_repeatable(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
 
 
@@ -142,6 +143,7 @@ def _arguments(config: RunConfig, prompts: int, count: int, folder: Path, name: 
         save_steps=fit.checkpoint_steps,
         logging_steps=math.gcd(_LOG_STEPS, fit.checkpoint_steps),  # a resumed run then logs the very same means
         logging_nan_inf_filter=False,
+        restore_callback_states_from_checkpoint=True,  # early stopping counts on where it was
         metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
         use_cpu=not has_accelerator(),

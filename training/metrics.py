@@ -90,6 +90,17 @@ class Ranking:
             return np.nansum(positives * precision, axis=1) / positives.sum(axis=1)
 
 
+def threshold_at(scores: np.ndarray, organic: np.ndarray, fpr: float) -> float:
+    """The highest organic score that must stay out at this rate on this very sample; what is over it is found."""
+    ranked = np.sort(scores[organic])[::-1]
+    return float(ranked[int(len(ranked) * fpr + 1e-9)]) if len(ranked) else np.inf
+
+
+def source_recalls(over: np.ndarray, positive: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Share of each source's positives that is over a threshold, `[sources]`: a large source is one among them."""
+    return np.array([over[positive & (sources == source)].mean() for source in sorted(set(sources[positive]))])
+
+
 def bootstrap_weights(clusters: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Counts `[draws, n]` of a bootstrap over whole clusters: prompts of one cluster are not independent."""
     names, member = np.unique(clusters, return_inverse=True)

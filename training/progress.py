@@ -16,7 +16,6 @@ class Progress(TrainerCallback):
     def __init__(self, prompts_per_step: int) -> None:
         self._size = prompts_per_step
         self._bar: tqdm[Any] | None = None
-        self._loss = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A resumed run starts where it was."""

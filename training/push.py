@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 from data.summary import markdown_table
 from inference.artefact import CARD_FILE, load_artefact
 
@@ -132,11 +134,13 @@ def _says_too_much(folder: Path, files: dict[str, int]) -> Iterator[str]:
     for name in files:
         if Path(name).suffix.lower() not in _EXPECTED:
             yield f"{name} is no part of an artefact; be sure that it may be seen"
-        if name.endswith(".json") and not name.endswith("tokenizer.json"):  # tokens can look like paths
+        if name.endswith((".json", ".yaml")) and not name.endswith("tokenizer.json"):  # tokens can look like paths
             try:
-                content = json.loads((folder / name).read_text(encoding="utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise PushError(f"{folder / name}: not valid JSON; remove it, or copy the folder again") from error
+                text = (folder / name).read_text(encoding="utf-8")
+                content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+            except (ValueError, RecursionError, yaml.YAMLError) as error:
+                kind = Path(name).suffix[1:].upper()
+                raise PushError(f"{folder / name}: not valid {kind}; remove it, or copy the folder again") from error
             for field, value in _strings(content):
                 if _PLACE.match(value) or field == "provenance.data":
                     where = f"{name} and {CARD_FILE} say" if value in card else f"{name} says"

@@ -56,9 +56,16 @@ def prepare(out: Path, identity: Mapping[str, Any], resume: bool, overwrite: boo
             why = "was begun with another configuration, data or code" if resume else "holds an unfinished run"
             raise RunError(f"{run}: {why}; go on with the same run by --resume, or start anew by --overwrite")
         shutil.rmtree(run)
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / _RUN_FILE, json.dumps({"provenance": identity}, indent=2) + "\n")
-    return run
+    return claim(run, identity)
+
+
+def claim(work: Path, identity: Mapping[str, Any]) -> Path:
+    """A folder to work in, emptied unless this very run worked there before and was killed."""
+    if not is_same(work / _RUN_FILE, identity):
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    write_text(work / _RUN_FILE, json.dumps({"provenance": identity}, indent=2) + "\n")
+    return work
 
 
 def is_same(path: Path, identity: Mapping[str, Any]) -> bool:

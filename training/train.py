@@ -22,7 +22,7 @@ from .calibrate import calibrate, calibration_records
 from .card import model_card
 from .config import RunConfig
 from .encode import check_labels, label_row, load_split, records_of
-from .evaluation import Sections, evaluate_sections, measure, reliability, sections_to_json
+from .evaluation import Sections, evaluate_sections, measure, pooled_logits, reliability, sections_to_json
 from .finetune import FineTuned, fine_tune, read_splits
 from .plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
 from .processes import processes
@@ -85,7 +85,7 @@ def train(
         shutil.rmtree(run / name, ignore_errors=True)
     write_model = _model_writer(tuned, config)
     save_artefact(run / "draft", drafted, write_model, "a draft, before calibration\n")
-    logits, _, _ = LogitScorer.open(run / "draft", drafted)([record.rendered for record in calibration])
+    logits = pooled_logits(LogitScorer.open(run / "draft", drafted), calibration)
     labels = np.array([label_row(record.labels, record.judged, config.labels) for record in calibration])
     fitted = calibrate(config.labels, logits, labels, config.calibration.coverage, config.calibration.method)
     assay = replace(

@@ -56,8 +56,10 @@ def run(data: str, way: str) -> None:
     from training.finetune import quiet, read_splits
 
     config = load_run(Path("configs/default.yaml"))
-    changes = {"max_prompts": PROMPTS + WARM_UP, "epochs": 1}
-    config = config.model_copy(update={"fit": config.fit.model_copy(update=changes)})
+    # As many tokens of a prompt as the recipe reads.
+    changes = {"max_prompts": PROMPTS + WARM_UP, "epochs": 1, "tokens_per_prompt": CUT}
+    windows = config.windows.model_copy(update={"size": CUT // 2, "overlap": 16})
+    config = config.model_copy(update={"fit": config.fit.model_copy(update=changes), "windows": windows})
     splits = read_splits(config, Path(data))
     quiet()
     clock = _Clock(way)
