@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inference.decision import DISTILLATION
@@ -35,6 +35,8 @@ def test_a_threshold_is_the_lowest_that_keeps_the_rate(pairs, fpr):
 
 
 @given(SCORED)
+@example([(0.0, True), (5e-324, False)])  # no float lies between the two
+@example([(np.nextafter(0.5, 0), True), (0.5, False)])
 def test_balanced_has_the_best_f1(pairs):
     scores, truth = np.array([s for s, _ in pairs]), np.array([not o for _, o in pairs], float)
 

@@ -144,7 +144,9 @@ def _just_over(scores: np.ndarray, score: float) -> float:
     higher = scores[scores > score]
     above = float(higher.min()) if len(higher) else 1.0
     middle = (score + above) / 2
-    return middle if middle > score else float(np.nextafter(max(score, above), 2))
+    if middle > score:
+        return middle
+    return above if above > score else float(np.nextafter(score, 2))
 
 
 def _point(
