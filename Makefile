@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-CODE := $(wildcard inference/*.py inference/*/*.py data/*.py training/*.py training/templates/*)
+CODE := $(wildcard inference/*.py inference/*/*.py data/*.py training/*.py training/*/*.py training/report/templates/*)
 SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 
 .DEFAULT_GOAL := help

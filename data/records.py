@@ -19,6 +19,24 @@ from inference.prompts import PromptError, parse_messages, render_prompt
 
 CATEGORIES = ("reasoning_trace_extraction", "censorship_probing", "capability_sweep")
 ORGANIC = "organic"
+HARD_NEGATIVES = (
+    "homework_show_work",
+    "talk_about_reasoning",
+    "think_first_product",
+    "prompt_engineering_help",
+    "sensitive_question",
+    "journalism_and_study",
+    "moderation_product",
+    "teacher_quiz_and_grading",
+    "interview_practice",
+    "agent_product",
+    "extraction_product",
+    "own_eval_and_ci",
+    "expert_role_request",
+    "creative_with_rules",
+    "client_scaffolding",
+)
+"""Styles of organic prompts that wear the surface of a category."""
 ORIGINS = ("authored", "composed", "real")
 CHAT_FIELDS = ("messages", "conversations", "conversation")
 _TEXT_FIELDS = ("id", "source", "group", "pair", "style", "lang", "origin", "license")

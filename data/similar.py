@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,3 +166,14 @@ class SimilarIndex:
     def _similarity(self, one: np.ndarray, two: np.ndarray) -> float:
         short, long = sorted((len(one), len(two)))
         return jaccard(one, two) if short >= self._threshold * long else 0.0
+
+
+def near_pairs(texts: Sequence[str], threshold: float, words: int) -> list[tuple[int, int]]:
+    """The places of all pairs of texts that are at least `threshold` alike in their runs of `words` words."""
+    index = SimilarIndex(threshold, len(texts))
+    pairs = []
+    for number, text in enumerate(texts):
+        sketch = Sketch.of(text, words)
+        pairs += [(number, other) for other, _ in index.find(sketch)]
+        index.add(number, sketch)
+    return pairs

@@ -15,12 +15,13 @@ from typing import Any
 from pydantic import Field, model_validator
 from scipy.cluster.hierarchy import DisjointSet
 
-from .clean import Cleaned, Removed
+from .clean import CleanConfig, Cleaned, Removed
 from .config import Config
 from .fixup import Cluster, SplitError, bring_in_labels
 from .placements import PREFERENCE, Placements, hashed, text_key
 from .reading import SPLITS
 from .records import Record
+from .similar import near_pairs
 
 JOINS_SPLITS = "would join splits"
 HELD_OUT_SPLIT = "test"
@@ -79,11 +80,14 @@ class Placed:
 
 
 def clusters(records: Sequence[Record]) -> list[str]:
-    """The cluster of each record by `group` and `pair` alone: for records that no build clustered."""
+    """The cluster of each record by `group`, `pair` and likeness, for records that no build clustered."""
+    rules = CleanConfig()
     joined = DisjointSet()
     names: dict[str, str] = {}
     for record in records:
         _join(joined, names, _keys(record, by_source=False))
+    for one, two in near_pairs([record.rendered for record in records], rules.threshold, rules.words):
+        _join(joined, names, [_keys(records[i], by_source=False)[0] for i in (one, two)])
     return [_name(names, joined, _keys(record, by_source=False)[0]) for record in records]
 
 

@@ -229,7 +229,7 @@ def test_frozen_parts_stay_as_they_are(run_config, encoder):
 def test_every_configuration_loads():
     from data.config import load_config
     from data.sources import BuildConfig
-    from training.sweep_config import load_sweep
+    from training.tuning.sweep_config import load_sweep
 
     folder = ROOT / "configs"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")}

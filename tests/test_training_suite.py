@@ -14,7 +14,7 @@ from data.similar import shingles
 from inference.artefact import write_text
 from training.__main__ import main
 from training.encode import DataError
-from training.suite import SHIPPED, load_suite, run_suite, suite_sections
+from training.evaluation.suite import SHIPPED, load_suite, run_suite, suite_sections
 
 from .conftest import ORGANIC, POSITIVE, ROOT, write_jsonl
 

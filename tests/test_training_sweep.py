@@ -13,9 +13,9 @@ import yaml
 
 from data.config import ConfigError
 from training.config import load_run
-from training.sweep import SweepError, sweep
-from training.sweep_config import load_sweep, trial_config
-from training.sweep_report import write_report
+from training.tuning.sweep import SweepError, sweep
+from training.tuning.sweep_config import load_sweep, trial_config
+from training.tuning.sweep_report import write_report
 
 from .conftest import ROOT
 
@@ -107,7 +107,7 @@ def test_a_sweep_goes_on_where_it_ended_and_tries_the_same(whole, write_sweep, t
 def test_killed_for_real_and_gone_on_with(whole, write_sweep, tmp_path, capsys):
     """SIGKILL in the middle of the second trial; it goes on from its checkpoint and no trial is lost."""
     path, out = write_sweep(), tmp_path / "out"
-    code = "import sys; from pathlib import Path; from training.sweep import sweep; sweep(*map(Path, sys.argv[1:]))"
+    code = "import sys; from pathlib import Path; from training.tuning.sweep import sweep; sweep(*map(Path, sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(path), str(out)],
         cwd=ROOT,
@@ -274,7 +274,7 @@ def test_another_run_or_other_data_is_refused(whole, write_sweep, run_config, bu
 
 
 def test_optuna_is_an_extra(write_sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.sweep.find_spec", lambda name: None)
+    monkeypatch.setattr("training.tuning.sweep.find_spec", lambda name: None)
     with pytest.raises(SweepError, match=r"pip install 'promptassay\[sweep\]'"):
         sweep(write_sweep(), tmp_path / "out")
 

@@ -17,9 +17,10 @@ from inference.decision import DISTILLATION
 from inference.job.files import InputError
 from inference.job.local import ScoreOptions, score
 from training.calibrate import FPR_POINTS
-from training.metrics import exact_interval, rate_name
-from training.traffic import calibrate_on_traffic, organic_interval, traffic_points
-from training.traffic_reading import TrafficError
+from training.metrics.intervals import exact_interval
+from training.metrics.ranking import rate_name
+from training.traffic.thresholds import calibrate_on_traffic, organic_interval, traffic_points
+from training.traffic.reading import TrafficError
 
 from .conftest import ORGANIC, POSITIVE, TOPICS, write_jsonl
 

@@ -16,8 +16,10 @@ EXAMPLES = """examples:
     accelerate launch --num_processes 4 -m training train configs/several_gpus.yaml --data build/data --out build/model
   measure an artefact on the test split of built data:
     python -m training evaluate build/model build/data --out build/evaluation
-  measure it on labelled files without the functional suite, leaving out what the text alone cannot decide:
-    python -m training evaluate build/model labelled/*.jsonl --exclude ambiguous=true --no-suite --out build/evaluation
+  measure it on labelled files without the functional suite, beside simple classifiers:
+    python -m training evaluate build/model labelled/*.jsonl --no-suite --baselines build/data --out build/evaluation
+  decide between the artefact in use and a new one, and put the new one in use:
+    python -m training compare build/models/current build/new build/data --out build/comparison --promote-to build/models
   set its thresholds on your own traffic, so that they keep their promise there:
     python -m training calibrate build/model --traffic traffic/*.parquet --text-column prompt --out build/model-here
   try hyper-parameters, and compare configurations with several seeds:
@@ -27,20 +29,22 @@ EXAMPLES = """examples:
     python -m training push build/model --repo OWNER/NAME --private --dry-run
     python -m training push build/model --repo OWNER/NAME --private
 
-exit status: 0 done, 1 the data has faults, 2 wrong use"""
+exit status: 0 done, 1 the data has faults or the challenger is refused, 2 wrong use"""
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(
         prog="python -m training",
-        description="Fine-tune the classifier, measure what was trained, set its thresholds, and publish it.",
+        description="Fine-tune the classifier, measure what was trained, decide what ships, and publish it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _train(commands)
     _evaluate(commands)
+    _compare(commands)
+    _loso(commands)
     _calibrate(commands)
     _sweep(commands)
     _ablate(commands)
@@ -66,19 +70,85 @@ def _train(commands: Any) -> None:
 
 
 def _evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="measure an artefact on labelled data: metrics.json, report.html")
-    evaluate.add_argument("model", metavar="MODEL", help="the artefact's folder")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure an artefact on labelled data: metrics.json, report.html",
+        description="Measure an artefact on labelled data through the scorer that ships. Leaves metrics.json and "
+        "report.html, a page that needs no network. Records that say ambiguous: true are reported apart. Data that "
+        "the artefact was fitted or calibrated on is refused.",
+    )
+    evaluate.add_argument("model", type=Path, metavar="MODEL", help="the artefact's folder")
+    _labelled(evaluate)
+    evaluate.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the figures go")
     evaluate.add_argument(
+        "--slice", action="append", default=[], metavar="COLUMN", help="slice by this column too; may be repeated"
+    )
+    evaluate.add_argument(
+        "--baselines",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="DIR",
+        help="also train simple classifiers on the train split of this built folder (default: that of the built "
+        "folder among DATA) and measure them on the same records",
+    )
+
+
+def _compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="decide between the artefact in use and a new one: exit 0 promote, 1 refuse",
+        description="Score the same labelled records with both artefacts. The challenger is promoted if it is shown to "
+        "be no worse than the champion by more than the margin (one-sided 95 %, paired bootstrap over clusters, Holm) "
+        "at each operating point, on every large slice, on the must-pass capabilities of the functional suite and in "
+        "calibration, and better somewhere. comparison.html and comparison.json say why.",
+        epilog="exit status: 0 promote, 1 refuse or faulty data, 2 wrong use",
+    )
+    compare.add_argument("champion", type=Path, metavar="CHAMPION", help="the artefact in use")
+    compare.add_argument("challenger", type=Path, metavar="CHALLENGER", help="the new artefact")
+    _labelled(compare)
+    compare.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the comparison goes")
+    compare.add_argument("--margin", type=float, default=0.02, metavar="SHARE", help="(default: %(default)s)")
+    compare.add_argument(
+        "--promote-to",
+        type=Path,
+        metavar="DIR",
+        help="if promoted, point DIR/current at the challenger in one stroke; DIR/previous keeps the former one",
+    )
+
+
+def _loso(commands: Any) -> None:
+    loso = commands.add_parser(
+        "loso",
+        help="leave sources out: how well a configuration does on sources that it never saw",
+        description="Train on all sources but some, measure on those, until each source was left out once. By default "
+        "a linear probe on the frozen encoder; whole runs on request. What is done is not done again.",
+    )
+    loso.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file such as configs/default.yaml")
+    loso.add_argument("--data", type=Path, metavar="DIR", help="built data (default: what the configuration names)")
+    loso.add_argument("--out", required=True, type=Path, metavar="DIR", help="where folds, loso.json and loso.md go")
+    loso.add_argument("--folds", type=int, default=8, metavar="N", help="groups of sources (default: %(default)s)")
+    loso.add_argument("--whole-runs", action="store_true", help="fine-tune in each fold, as CONFIG says")
+
+
+def _labelled(command: argparse.ArgumentParser) -> None:
+    """What `evaluate` and `compare` measure on."""
+    command.add_argument(
         "data", nargs="+", metavar="DATA", help="built folders (their test split), labelled files, folders or globs"
     )
-    evaluate.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the figures go")
-    evaluate.add_argument("--split", default="test", help="split of a built folder (default: %(default)s)")
-    _exclude(evaluate)
-    suite = evaluate.add_mutually_exclusive_group()
+    command.add_argument("--split", default="test", help="split of a built folder (default: %(default)s)")
+    _exclude(command)
+    suite = command.add_mutually_exclusive_group()
     suite.add_argument(
         "--suite", type=Path, metavar="DIR", help="another functional suite than the shipped data/seed/suite"
     )
     suite.add_argument("--no-suite", action="store_true", help="leave the functional suite out")
+    seen = command.add_mutually_exclusive_group()
+    seen.add_argument("--drop-seen", action="store_true", help="leave out records that shaped the artefact")
+    seen.add_argument("--allow-seen", action="store_true", help="measure on them too; the report says so")
+    command.add_argument(
+        "--show-text", action="store_true", help="put the text of prompts into the report, which is private otherwise"
+    )
 
 
 def _exclude(command: argparse.ArgumentParser) -> None:
@@ -87,7 +157,7 @@ def _exclude(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="leave records out, for example ambiguous=true; may be repeated",
+        help="leave records out, for example tier=C; may be repeated",
     )
 
 

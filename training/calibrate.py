@@ -15,7 +15,8 @@ from inference.artefact import Abstention, OperatingPoint, Platt
 from inference.decision import DISTILLATION, any_logit
 
 from .encode import DataError, any_label, load_split, records_of
-from .metrics import exact_interval, rate_name
+from .metrics.intervals import exact_interval
+from .metrics.ranking import rate_name
 
 FPR_POINTS = (0.05, 0.01, 0.001)
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 from data.config import ConfigError
-from data.records import Record
-from inference.artefact import ArtefactError, write_text
+from inference.artefact import ArtefactError
 from inference.decision import DISTILLATION
 from inference.job.files import InputError
 
 from .encode import DataError
 from .encoders import EncoderError
 from .model import FitError
+from .evaluation.evaluate import FaultyData
 from .push import PushError
 from .runs import RunError
-from .sweep import SweepError
-from .traffic_reading import TrafficError
+from .traffic.reading import TrafficError
+from .tuning.sweep import SweepError
+
+T = TypeVar("T")
 
 REFUSALS = (
     ArtefactError,
@@ -36,14 +38,10 @@ REFUSALS = (
 """Errors whose message is all that a person needs."""
 
 
-class FaultyData(ValueError):
-    """Labelled files have faults; the message lists them."""
-
-
 def train(options: argparse.Namespace) -> int:
     """`training train`."""
     from .config import load_run
-    from .report import metrics_table
+    from .report.tables import metrics_table
     from .train import train
 
     config = load_run(options.config)
@@ -56,34 +54,38 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """`training evaluate`."""
-    from inference import PromptClassifier
+    from .evaluation.evaluate import EvaluateOptions, evaluate
+    from .report.tables import evaluation_text
 
-    from .evaluation import evaluate_sections, measure, sections_to_json
-    from .report import html_report, metrics_table
-    from .suite import SHIPPED, load_suite, run_suite, suite_sections, suite_table
-
-    suite = None if options.no_suite else load_suite(options.suite or SHIPPED)
-    classifier = PromptClassifier.load(options.model)
-    records = _labelled(options.data, options.split, options.exclude)
-    measured = measure(classifier, records)
-    sections = evaluate_sections(measured, classifier)
-    outcomes = run_suite(classifier, suite) if suite else []
-    if outcomes:
-        sections |= suite_sections(outcomes)
-    options.out.mkdir(parents=True, exist_ok=True)
-    told = [*options.data, *(f"without {condition}" for condition in options.exclude)]
-    write_text(options.out / "report.html", html_report(measured, sections, classifier.assay, told, outcomes))
-    write_text(options.out / "metrics.json", json.dumps(sections_to_json(sections), indent=2) + "\n")
-    print(metrics_table(sections, [DISTILLATION, *classifier.assay.labels]))
-    if outcomes:
-        print(f"\n{suite_table(outcomes)}\n")
+    print(evaluation_text(evaluate(_as(EvaluateOptions, options))))
     print(f"written: {options.out / 'metrics.json'} and {options.out / 'report.html'}")
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """`training compare`: 0 promote, 1 refuse."""
+    from .comparison.compare import CompareOptions, compare
+
+    verdict = compare(_as(CompareOptions, options))
+    print(verdict.text())
+    print(f"written: {options.out / 'comparison.json'} and {options.out / 'comparison.html'}")
+    return 0 if verdict.promote else 1
+
+
+def loso(options: argparse.Namespace) -> int:
+    """`training loso`."""
+    from .config import load_run
+    from .evaluation.loso import loso
+
+    config = load_run(options.config)
+    print(loso(config, options.data or Path(config.data), options.out, options.folds, options.whole_runs))
+    print(f"written: {options.out / 'loso.md'} and {options.out / 'loso.json'}")
     return 0
 
 
 def calibrate(options: argparse.Namespace) -> int:
     """`training calibrate`."""
-    from .traffic import calibrate_on_traffic
+    from .traffic.thresholds import calibrate_on_traffic
 
     report = calibrate_on_traffic(
         options.model,
@@ -101,14 +103,15 @@ def calibrate(options: argparse.Namespace) -> int:
 
 def ablate(options: argparse.Namespace) -> int:
     """`training ablate`."""
-    from .ablation import ablate, sample
+    from .tuning.ablation import ablate, sample
     from .config import load_run
+    from .evaluation.evaluate import read_records
 
     names = [path.stem for path in options.config]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{', '.join(twice)}: two configurations of one name; results are filed by it, so rename one")
     configs = {path.stem: load_run(path) for path in options.config}
-    records = sample(_labelled(options.on, "test", options.exclude), options.per_source)
+    records = sample(read_records(options.on, "test", options.exclude), options.per_source)
     first = next(iter(configs.values()))
     print(ablate(configs, options.data or Path(first.data), records, options.seeds, options.out))
     print(f"written: {options.out / 'table.md'}")
@@ -117,7 +120,7 @@ def ablate(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """`training sweep`."""
-    from .sweep import sweep
+    from .tuning.sweep import sweep
 
     print(sweep(options.config, options.out, options.data))
     return 0
@@ -147,23 +150,9 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(names: list[str], split: str, conditions: list[str]) -> list[Record]:
-    """Labelled records without those that the conditions leave out.
-
-    Raises:
-        FaultyData: a file has faults; they are printed.
-        DataError: nothing is left.
-    """
-    from .evaluation import exclude, read_labelled
-
-    records, faults = read_labelled(names, split)
-    if faults:
-        print("\n".join(map(str, faults)))
-        raise FaultyData(f"{len(faults)} fault(s); nothing was measured")
-    records = exclude(records, conditions)
-    if not records:
-        raise DataError("no records are left to measure on")
-    return records
+def _as(kind: type[T], options: argparse.Namespace) -> T:
+    """The arguments as the dataclass that names them."""
+    return kind(**{name: value for name, value in vars(options).items() if name != "command"})
 
 
 def run(name: str, options: argparse.Namespace) -> int:
@@ -171,6 +160,8 @@ def run(name: str, options: argparse.Namespace) -> int:
     known = {
         "train": train,
         "evaluate": evaluate,
+        "compare": compare,
+        "loso": loso,
         "calibrate": calibrate,
         "ablate": ablate,
         "sweep": sweep,
@@ -180,6 +171,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     try:
         return known[name](options)
     except FaultyData as error:
+        print("\n".join(error.faults))
         print(f"error: {error}", file=sys.stderr)
         return 1
     except REFUSALS as error:

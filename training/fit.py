@@ -17,7 +17,7 @@ from inference.decision import any_logit
 from .batches import Packer, StepSampler, TrainingPrompts
 from .config import RunConfig
 from .encode import DataError, any_label
-from .metrics import headline
+from .metrics.modules import headline
 from .model import FitError, PromptModel
 from .processes import has_accelerator, processes
 from .progress import Progress

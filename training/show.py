@@ -12,8 +12,8 @@ from inference.decision import DISTILLATION
 from inference.job.readers import read_rows
 
 from .encode import DataError
-from .metrics import Estimate
-from .report import metrics_table
+from .evaluation.sections import sections_from_json
+from .report.tables import metrics_table
 
 EXAMPLES = 5
 
@@ -27,10 +27,7 @@ def show_run(folder: Path) -> str:
     metrics, scored = folder / "evaluation" / "metrics.json", folder / "scored.parquet"
     if not metrics.is_file():
         raise DataError(f"{folder}: holds no evaluation/metrics.json; run make demo, or make train")
-    sections = {
-        name: {metric: Estimate(**value) for metric, value in section.items()}
-        for name, section in json.loads(metrics.read_text(encoding="utf-8")).items()
-    }
+    sections = sections_from_json(json.loads(metrics.read_text(encoding="utf-8")))
     parts = [
         f"artefact       {folder / 'model'}",
         f"metrics        {metrics}",

@@ -19,12 +19,14 @@ from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
 
 from .calibrate import calibrate, calibration_records
-from .card import model_card
+from .report.card import model_card
 from .config import RunConfig
 from .encode import check_labels, label_row, load_split, records_of
-from .evaluation import Sections, evaluate_sections, measure, pooled_logits, reliability, sections_to_json
+from .evaluation.labelled import measure, pooled_logits
+from .evaluation.seen import write_seen
+from .evaluation.sections import Sections, evaluate_sections, reliability, sections_to_json
 from .finetune import FineTuned, fine_tune, read_splits
-from .plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
+from .report.plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
 from .processes import processes
 from .runs import RunError, identity, prepare
 
@@ -102,11 +104,12 @@ def train(
     write_text(artefact / "history.json", json.dumps(tuned.history, indent=2) + "\n")
     write_text(artefact / HISTORY_FILE, history_svg(tuned.history))
     write_text(artefact / "run.yaml", _resolved(config, out))
+    write_seen(artefact, {"calibration": [record.key for record in calibration], **_keys(folder)})
 
     _say(4)
     classifier = PromptClassifier.load(artefact)
     measured = measure(classifier, test)
-    sections = evaluate_sections(measured, classifier, config.seed)
+    sections = evaluate_sections(measured, classifier.assay, seed=config.seed)
     write_text(artefact / CALIBRATION_FILE, reliability_svg(*reliability(measured, classifier.assay)))
     card = model_card(classifier.assay, sections, config.model_dump(mode="json"))
     record_metrics(artefact, sections_to_json(sections), card)
@@ -115,6 +118,11 @@ def train(
     artefact.rename(out)
     shutil.rmtree(run)
     return sections
+
+
+def _keys(folder: Path) -> dict[str, list[str]]:
+    """The keys of the prompts that fine-tuning read or was chosen by; all of the split, though a run may read less."""
+    return {name: [record.key for record in records_of(load_split(folder, name))] for name in ("train", "validation")}
 
 
 def _say(step: int) -> None:

@@ -12,7 +12,7 @@ import yaml
 from data.summary import markdown_table
 from inference.artefact import write_text
 
-from .config import RunConfig
+from ..config import RunConfig
 from .sweep_config import METRICS, SweepConfig
 
 if TYPE_CHECKING:

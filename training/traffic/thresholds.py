@@ -21,10 +21,11 @@ from inference.decision import DISTILLATION
 from inference.job.files import find_files
 from inference.job.local import ScoreOptions
 
-from .calibrate import FPR_POINTS, fpr_threshold
-from .metrics import exact_interval, rate_name
-from .traffic_reading import Traffic, TrafficError, read_traffic
-from .traffic_report import MovedPoint, TrafficReport
+from ..calibrate import FPR_POINTS, fpr_threshold
+from ..metrics.intervals import exact_interval
+from ..metrics.ranking import rate_name
+from .reading import Traffic, TrafficError, read_traffic
+from .report import MovedPoint, TrafficReport
 
 ASSUMED_RATE = 0.001
 

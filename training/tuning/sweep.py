@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
-from .config import RunConfig
-from .encode import DataError
-from .encoders import EncoderError
-from .finetune import Splits, fine_tune, read_splits
-from .model import FitError
-from .runs import identity
+from ..config import RunConfig
+from ..encode import DataError
+from ..encoders import EncoderError
+from ..finetune import Splits, fine_tune, read_splits
+from ..model import FitError
+from ..runs import identity
 from .sweep_config import METRICS, SweepConfig, load_sweep, trial_config
 from .sweep_report import AGAIN, PARAMS, REASON, cell, write_report
 

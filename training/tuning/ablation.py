@@ -21,12 +21,12 @@ from inference.classifier import LogitScorer
 from inference.decision import any_logit
 from inference.windows import Windower
 
-from .config import RunConfig
-from .encode import DataError, any_label, label_row, share_of
-from .evaluation import pooled_logits
-from .finetune import FineTuned, fine_tune, read_splits
-from .metrics import Ranking, source_recalls, threshold_at
-from .runs import claim, identity, is_same
+from ..config import RunConfig
+from ..encode import DataError, any_label, label_row, share_of
+from ..evaluation.labelled import pooled_logits
+from ..finetune import FineTuned, fine_tune, read_splits
+from ..metrics.ranking import Ranking, source_recalls, threshold_at
+from ..runs import claim, identity, is_same
 
 NONE_UNDER = 0.05
 """A smaller difference in recall is called none: on a few hundred finds chance alone can move it that far."""

@@ -22,11 +22,11 @@ from data.summary import markdown_table
 from inference import PromptClassifier
 from inference.decision import Prediction
 
-from .encode import DataError
-from .metrics import Estimate, rate_estimate
+from ..encode import DataError
+from ..metrics.intervals import Estimate, rate_estimate
 
 CAPABILITIES_FILE = "capabilities.yaml"
-SHIPPED = Path(__file__).parent.parent / "data" / "seed" / "suite"
+SHIPPED = Path(__file__).parent.parent.parent / "data" / "seed" / "suite"
 SECTION = "functional suite"
 WEAKEST = 10
 

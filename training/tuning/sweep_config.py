@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from data.config import Config, ConfigError, read_yaml
 
-from .config import RunConfig, load_run, merge
+from ..config import RunConfig, load_run, merge
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

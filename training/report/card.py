@@ -15,10 +15,11 @@ from data.summary import markdown_table
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
 
-from .evaluation import CALIBRATION, MIN_SLICE, Sections
-from .metrics import Estimate
+from ..evaluation.sections import CALIBRATION, Sections
+from ..evaluation.slices import MIN_SLICE, Slice, slices
+from ..metrics.intervals import Estimate
 from .plots import CALIBRATION_FILE, HISTORY_FILE
-from .report import METRIC_NAMES, Slice, metrics_table, show, slices
+from .tables import METRIC_NAMES, metrics_table, show
 from .templates import TEMPLATES
 
 LICENSE = "apache-2.0"

@@ -8,7 +8,7 @@ import numpy as np
 
 from inference.artefact import Platt
 
-from .metrics import exact_interval
+from .intervals import exact_interval
 
 BINS = 15
 _PROMPTS_IN_A_POINT = 20

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from .reliability import ReliabilityBin
+from ..metrics.reliability import ReliabilityBin
 from .templates import TEMPLATES
 
 HISTORY_FILE = "history.svg"

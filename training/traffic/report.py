@@ -53,7 +53,7 @@ class TrafficReport:
     """What was read, set and written.
 
     `dropped` maps each point that the traffic cannot carry to the distinct prompts that it needs; the other counts
-    are those of `training.traffic_reading.Traffic`.
+    are those of `training.traffic.reading.Traffic`.
     """
 
     model: str

@@ -1,0 +1,1 @@
+"""Any artefact on any labelled data, through the same scorer that ships."""

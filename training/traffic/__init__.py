@@ -1,0 +1,1 @@
+"""Thresholds set anew from a user's own unlabelled traffic."""
