@@ -135,8 +135,8 @@ class Record:
 
     @cached_property
     def key(self) -> str:
-        """Equal for prompts that read alike: SHA-256 of the rendered text, blind to case and spacing."""
-        return hashlib.sha256(" ".join(self.rendered.casefold().split()).encode()).hexdigest()
+        """Equal for prompts that read alike: see `prompt_key`."""
+        return prompt_key(self.rendered)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -171,6 +171,11 @@ class Record:
             "license": self.license,
         }
         return row | self.extra
+
+
+def prompt_key(rendered: str) -> str:
+    """Equal for prompts that read alike: SHA-256 of the rendered text, blind to case and spacing."""
+    return hashlib.sha256(" ".join(rendered.casefold().split()).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse_record(row: Mapping[str, Any], default_source: str) -> Record:

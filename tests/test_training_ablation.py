@@ -7,9 +7,9 @@ import pytest
 
 from data.reading import load_records
 from training.__main__ import main
-from training.tuning.ablation import ablate, comparison, headline_of, sample
 from training.encode import DataError
 from training.finetune import fine_tune, read_splits
+from training.tuning.ablation import ablate, comparison, headline_of, sample
 
 
 @pytest.fixture(scope="module")

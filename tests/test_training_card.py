@@ -19,21 +19,13 @@ from inference.artefact import Platt
 from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION, any_logit, sigmoid
 from training import trainer
-from training.card import cell, metadata, model_card
-from training.evaluation import (
-    CALIBRATION,
-    LENGTH_BANDS,
-    MIN_SLICE,
-    evaluate_sections,
-    measure,
-    read_labelled,
-    reliability,
-    sections_to_json,
-)
-from training.metrics import Estimate, exact_interval
-from training.plots import BEST_BY, axis, best_step, history_svg, reliability_svg
-from training.reliability import BINS, calibration_error, mass_bins, reliability_bins, uncalibrated
-from training.report import html_report, slices
+from training.evaluation.labelled import measure, read_labelled
+from training.evaluation.sections import CALIBRATION, evaluate_sections, reliability, sections_to_json
+from training.evaluation.slices import LENGTH_BANDS, MIN_SLICE, TOO_FEW, slices
+from training.metrics.intervals import Estimate, exact_interval
+from training.metrics.reliability import BINS, calibration_error, mass_bins, reliability_bins, uncalibrated
+from training.report.card import cell, metadata, model_card
+from training.report.plots import BEST_BY, axis, best_step, history_svg, reliability_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 SCORED = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80)
@@ -49,7 +41,7 @@ def measured(classifier, built):
 
 @pytest.fixture(scope="module")
 def sections(measured, classifier):
-    return evaluate_sections(measured, classifier)
+    return evaluate_sections(measured, classifier.assay)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +134,8 @@ def test_before_calibration_is_what_the_network_gives(artefact, classifier, meas
     logits, _, _ = LogitScorer.open(artefact, classifier.assay)([record.rendered for record in measured.records])
     raw = sigmoid(any_logit(logits))
     section = sections[CALIBRATION]
-    assert set(section) == {"expected_calibration_error", "expected_calibration_error_before", "brier_before"}
+    names = ("expected_calibration_error", "brier", "log_loss")
+    assert set(section) == {names[0], *(f"{name}_before" for name in names)}
     assert section["brier_before"].value == pytest.approx(((raw - measured.truth) ** 2).mean(), abs=1e-6)
     expected = calibration_error(measured.scores(DISTILLATION), measured.truth)[0]
     assert section["expected_calibration_error"].value == pytest.approx(expected)
@@ -153,7 +146,7 @@ def test_before_calibration_is_what_the_network_gives(artefact, classifier, meas
 
 def test_a_calibration_that_cannot_be_undone_says_so(classifier, measured):
     flat = replace(classifier.assay, calibration={**classifier.assay.calibration, DISTILLATION: Platt(0.0, 0.0)})
-    section = evaluate_sections(measured, type("Flat", (), {"assay": flat}))[CALIBRATION]
+    section = evaluate_sections(measured, flat)[CALIBRATION]
     assert section["brier_before"].value is None and "cannot be undone" in section["brier_before"].note
     assert section["expected_calibration_error"].value is not None
     assert reliability(measured, flat)[0] == []
@@ -176,12 +169,14 @@ def test_slices_are_measured_at_one_threshold(measured, sections):
     threshold = np.sort(scores[organic])[::-1][int(organic.sum() * 0.01 + 1e-9)]
     lengths = np.array([len(record.rendered) for record in measured.records])
     masks = {f"length {name}": (low <= lengths) & (lengths < high) for name, (low, high) in LENGTH_BANDS.items()}
-    masks |= {"language en": lengths > 0, "style plain": np.arange(len(lengths)) >= 5}
-    enough = {name: mask for name, mask in masks.items() if mask.sum() >= MIN_SLICE}
-    assert 3 <= len(enough) < len(masks)
-    found = {name for name in sections if name.startswith(("language ", "length ", "style "))}
-    assert found == set(enough)  # and none of the rare style
-    for name, mask in enough.items():
+    number = np.arange(len(lengths))
+    masks |= {"language en": lengths > 0, "style plain": number >= 5, "style rare": number < 5}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    assert {name for name in sections if name.startswith(("language ", "length ", "style "))} == set(masks)
+    small = [name for name, mask in masks.items() if mask.sum() < MIN_SLICE]
+    assert "style rare" in small and len(small) < len(masks)
+    for name, mask in masks.items():
+        assert all((x.note == TOO_FEW) == (x.n < MIN_SLICE) for x in sections[name].values())
         recall, rate = (sections[name][f"{x}_at_fpr_1pct"] for x in ("recall", "false_positive_rate"))
         assert (recall.n, rate.n) == ((mask & ~organic).sum(), (mask & organic).sum())
         assert recall.value == pytest.approx((scores > threshold)[mask & ~organic].mean())
@@ -200,10 +195,11 @@ def test_slices_of_one_class_and_of_no_language(classifier, measured):
         labels=measured.labels[organic],
         clusters=measured.clusters[organic],
     )
-    names = [name for name in evaluate_sections(part, classifier) if name.startswith(("language", "style", "length"))]
+    found = evaluate_sections(part, classifier.assay)
+    names = [name for name in found if name.startswith(("language", "style", "length"))]
     assert names and all(name.startswith("length") for name in names)
     for name in names:
-        assert set(evaluate_sections(part, classifier)[name]) == {"false_positive_rate_at_fpr_1pct"}
+        assert set(found[name]) == {"false_positive_rate_at_fpr_1pct", "false_positive_rate"}
 
 
 def test_slices_stand_in_an_order_that_helps():
@@ -212,10 +208,10 @@ def test_slices_stand_in_an_order_that_helps():
 
     made = {f"source {name}": rate(value, 30) for name, value in (("good", 0.9), ("bad", 0.1), ("middling", 0.5))}
     made |= {f"length {name}": rate(0.5, 30) for name in reversed(LENGTH_BANDS)}
-    made |= {"language de": rate(0.1, 20), "language en": rate(0.9, 90)}
+    made |= {"language de": rate(0.1, 20), "language en": rate(0.9, 90), "language fr": rate(0.0, 19)}
     assert [row.name for row in slices(made, "source")] == ["bad", "middling", "good"]
     assert [row.name for row in slices(made, "length")] == list(LENGTH_BANDS)
-    assert [row.name for row in slices(made, "language")] == ["en", "de"]
+    assert [row.name for row in slices(made, "language")] == ["de", "en", "fr"]  # the last is too small to judge
 
 
 # ---- pictures ----
@@ -401,17 +397,3 @@ def test_names_in_the_data_do_not_become_markup(classifier, sections, config):
     assert cell(hostile) == r"a\|b ## \<img src=x\> \[x\](y)"
     text = model_card(classifier.assay, sections | {f"source {hostile}": sections["source made-0"]}, config)
     assert "<img" not in text.replace(r"\<img", "") and re.findall(r"^## (.*)$", text, re.M) == HEADINGS
-
-
-# ---- the report ----
-
-
-def test_the_report_stands_alone_and_shows_slices(measured, sections, classifier):
-    many = {f"source <made & {n}>": sections["source made-0"] for n in range(20)}
-    page = html_report(measured, sections | many, classifier.assay, ["data"])
-    assert "http" not in page and page.startswith("<!doctype html>")
-    assert page.count("<svg") == 3 and "after calibration" in page and "&lt;svg" not in page
-    assert "<h3>Language</h3>" in page and "<h3>Length in characters</h3>" in page
-    assert "<details><summary>Source: 23</summary>" in page and page.count("</details>") == 1
-    assert "&lt;made &amp; 3&gt;" in page and "<made" not in page
-    assert "expected calibration error" in page

@@ -19,8 +19,8 @@ from inference.job.local import ScoreOptions, score
 from training.calibrate import FPR_POINTS
 from training.metrics.intervals import exact_interval
 from training.metrics.ranking import rate_name
-from training.traffic.thresholds import calibrate_on_traffic, organic_interval, traffic_points
 from training.traffic.reading import TrafficError
+from training.traffic.thresholds import calibrate_on_traffic, organic_interval, traffic_points
 
 from .conftest import ORGANIC, POSITIVE, TOPICS, write_jsonl
 

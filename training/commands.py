@@ -14,8 +14,8 @@ from inference.job.files import InputError
 
 from .encode import DataError
 from .encoders import EncoderError
-from .model import FitError
 from .evaluation.evaluate import FaultyData
+from .model import FitError
 from .push import PushError
 from .runs import RunError
 from .traffic.reading import TrafficError
@@ -103,9 +103,9 @@ def calibrate(options: argparse.Namespace) -> int:
 
 def ablate(options: argparse.Namespace) -> int:
     """`training ablate`."""
-    from .tuning.ablation import ablate, sample
     from .config import load_run
     from .evaluation.evaluate import read_records
+    from .tuning.ablation import ablate, sample
 
     names = [path.stem for path in options.config]
     if twice := sorted({name for name in names if names.count(name) > 1}):

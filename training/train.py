@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 import yaml
 
+from data.records import Record
 from inference import PromptClassifier
 from inference.artefact import Abstention, Assay, OperatingPoint, Platt, record_metrics, save_artefact, write_text
 from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
 
 from .calibrate import calibrate, calibration_records
-from .report.card import model_card
 from .config import RunConfig
 from .encode import check_labels, label_row, load_split, records_of
 from .evaluation.labelled import measure, pooled_logits
-from .evaluation.seen import write_seen
 from .evaluation.sections import Sections, evaluate_sections, reliability, sections_to_json
+from .evaluation.seen import prompt_hash, write_seen
 from .finetune import FineTuned, fine_tune, read_splits
-from .report.plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
 from .processes import processes
+from .report.card import model_card
+from .report.plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
 from .runs import RunError, identity, prepare
 
 __all__ = ["RunError", "train"]
@@ -104,7 +105,7 @@ def train(
     write_text(artefact / "history.json", json.dumps(tuned.history, indent=2) + "\n")
     write_text(artefact / HISTORY_FILE, history_svg(tuned.history))
     write_text(artefact / "run.yaml", _resolved(config, out))
-    write_seen(artefact, {"calibration": [record.key for record in calibration], **_keys(folder)})
+    write_seen(artefact, _seen(folder, calibration))
 
     _say(4)
     classifier = PromptClassifier.load(artefact)
@@ -120,9 +121,13 @@ def train(
     return sections
 
 
-def _keys(folder: Path) -> dict[str, list[str]]:
-    """The keys of the prompts that fine-tuning read or was chosen by; all of the split, though a run may read less."""
-    return {name: [record.key for record in records_of(load_split(folder, name))] for name in ("train", "validation")}
+def _seen(folder: Path, calibration: list[Record]) -> dict[str, list[int]]:
+    """Hashes of the prompts that shape a run; of the train split all, though a run may read less."""
+    splits = {name: records_of(load_split(folder, name)) for name in ("train", "validation")}
+    return {
+        name: [prompt_hash(record.key) for record in records]
+        for name, records in (splits | {"calibration": calibration}).items()
+    }
 
 
 def _say(step: int) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from data.records import Record
 from inference import PromptClassifier
 from inference.artefact import write_text
-from inference.decision import DISTILLATION
 
 from ..encode import DataError
 from .labelled import Measured, exclude, measure, read_labelled
@@ -59,6 +58,7 @@ class Evaluation:
     measured: Measured
     sections: Sections
     outcomes: list[Outcome]
+    baselines: list[Baseline]
     seen: dict[str, int] | None
     """How many of the records shaped the artefact, by its split; None where it does not say what it has seen."""
 
@@ -81,7 +81,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     sections = evaluate_sections(measured, classifier.assay, options.slice)
     outcomes = run_suite(classifier, suite) if suite else []
     sections |= suite_sections(outcomes) if outcomes else {}
-    found = Evaluation(measured, sections, outcomes, seen)
+    baselines = _baselines(options, measured)
+    sections |= baseline_sections(measured, baselines) if baselines else {}
+    found = Evaluation(measured, sections, outcomes, baselines, seen)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / REPORT_FILE, html_report(found, classifier, options))
     write_text(options.out / METRICS_FILE, json.dumps(sections_to_json(sections), indent=2) + "\n")

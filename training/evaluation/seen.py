@@ -20,14 +20,14 @@ SEEN_FILE = "seen.safetensors"
 
 
 def prompt_hash(key: str) -> int:
-    """The first 64 bits of a record's key (`Record.key`): equal for prompts that read alike."""
+    """64 bits of a key (`data.records.prompt_key`): equal for prompts that read alike."""
     return int(key[:16], 16) - (1 << 63)
 
 
-def write_seen(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
-    """Note in an artefact the keys of all prompts of each split that shaped it, beside those noted before."""
+def write_seen(folder: Path, splits: Mapping[str, Iterable[int]]) -> None:
+    """Note in an artefact the hashes of all prompts of each split that shaped it, beside those noted before."""
     noted = load_file(folder / SEEN_FILE) if (folder / SEEN_FILE).is_file() else {}
-    hashes = {name: np.array(sorted({prompt_hash(key) for key in keys}), np.int64) for name, keys in splits.items()}
+    hashes = {name: np.array(sorted(set(found)), np.int64) for name, found in splits.items()}
     temporary = folder / f"{SEEN_FILE}.writing"
     save_file(noted | hashes, temporary)
     temporary.replace(folder / SEEN_FILE)

@@ -43,6 +43,7 @@ class Capability(Config):
         "invariance: each variant is decided as its base"
     )
     what: str = Field(description="a sentence that says what must hold")
+    must_pass: bool = Field(False, description="a new artefact that does worse here is not promoted")
 
 
 class CapabilityList(Config):
@@ -52,12 +53,31 @@ class CapabilityList(Config):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A prompt for which something did not hold: what was expected of it, and its probability of distillation."""
+
+    prompt: str
+    expected: Literal["flagged", "not flagged", "as its base"]
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """A capability with how many of its tests passed."""
+    """A capability, whether each of its tests passed, in order, and the prompts that failed one."""
 
     capability: Capability
-    passed: int
-    tests: int
+    held: tuple[bool, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def passed(self) -> int:
+        """Tests that passed."""
+        return sum(self.held)
+
+    @property
+    def tests(self) -> int:
+        """All tests."""
+        return len(self.held)
 
     @property
     def rate(self) -> Estimate:
@@ -126,23 +146,33 @@ def run_suite(classifier: PromptClassifier, suite: Suite) -> list[Outcome]:
     outcomes = []
     for capability in suite.capabilities:
         rows = [(record, next(predictions)) for record in suite.prompts[capability.name]]
-        held = _held(capability, rows)
-        outcomes.append(Outcome(capability, sum(held), len(held)))
+        outcomes.append(_outcome(capability, rows))
     return outcomes
 
 
-def _held(capability: Capability, rows: Sequence[tuple[Record, Prediction]]) -> list[bool]:
+def _outcome(capability: Capability, rows: Sequence[tuple[Record, Prediction]]) -> Outcome:
+    """Tests are prompts of a decision, pairs, and variants of an invariance."""
     right = [prediction.flagged == bool(record.labels) for record, prediction in rows]
+    wrong = [i for i, held in enumerate(right) if not held]
     if capability.kind == "decision":
-        return right
-    cases = _cases([record for record, _ in rows])
-    if capability.kind == "pair":
-        return [all(right[i] for i in case) for case in cases.values()]
-    held = []
-    for case in cases.values():
-        base = next(i for i in case if rows[i][0].extra["role"] == "base")
-        held += [rows[i][1].flagged == rows[base][1].flagged for i in case if i != base]
-    return held
+        held = right
+    elif capability.kind == "pair":
+        held = [all(right[i] for i in case) for case in _cases([record for record, _ in rows]).values()]
+    else:
+        held, wrong = [], []
+        for case in _cases([record for record, _ in rows]).values():
+            base = next(i for i in case if rows[i][0].extra["role"] == "base")
+            for i in case:
+                if i != base:
+                    held.append(rows[i][1].flagged == rows[base][1].flagged)
+                    wrong += [] if held[-1] else [i]
+    return Outcome(capability, tuple(held), tuple(_failure(capability, *rows[i]) for i in wrong))
+
+
+def _failure(capability: Capability, record: Record, prediction: Prediction) -> Failure:
+    if capability.kind == "invariance":
+        return Failure(record.rendered, "as its base", prediction.distillation)
+    return Failure(record.rendered, "flagged" if record.labels else "not flagged", prediction.distillation)
 
 
 def suite_sections(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Estimate]]:

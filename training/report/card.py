@@ -57,8 +57,8 @@ def model_card(assay: Assay, sections: Sections, config: Mapping[str, Any]) -> s
         },
         settings=markdown_table(["setting", "value"], [[name, cell(value)] for name, value in _settings(config)]),
         metrics=metrics_table(sections, [DISTILLATION, *assay.labels]),
-        languages=slices_table("language", slices(sections, "language")),
-        lengths=slices_table("characters", slices(sections, "length")),
+        languages=slices_table("language", _judged(sections, "language")),
+        lengths=slices_table("characters", _judged(sections, "length")),
         sources=slices_table("source", _worst_sources(sections)),
         points=_points_table(assay, sections),
         calibration=_calibration_table(sections),
@@ -120,7 +120,8 @@ def _shown(estimate: Estimate | None) -> str:
 
 def _languages(sections: Sections) -> list[str] | str:
     """ISO 639 codes of the languages that the test split measures, or `multilingual` where it tells of none."""
-    codes = [row.name.split("-")[0].lower() for row in slices(sections, "language")]
+    rows = sorted(_judged(sections, "language"), key=lambda row: -row.n)
+    codes = [row.name.split("-")[0].lower() for row in rows]
     known = list(dict.fromkeys(code for code in codes if re.fullmatch("[a-z]{2,3}", code)))
     return known or "multilingual"
 
@@ -169,8 +170,12 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _worst_sources(sections: Sections) -> list[Slice]:
     """Those with enough prompts to tell, the worst first."""
-    rows = [row for row in slices(sections, "source") if row.n >= MIN_SLICE]
-    return sorted(rows, key=lambda row: -row.badness)[:_WORST_SOURCES]
+    return _judged(sections, "source")[:_WORST_SOURCES]
+
+
+def _judged(sections: Sections, kind: str) -> list[Slice]:
+    """The slices of a kind that are large enough to judge by."""
+    return [row for row in slices(sections, kind) if not row.too_small]
 
 
 def _points_table(assay: Assay, sections: Sections) -> str:

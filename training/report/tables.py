@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.summary import markdown_table
-
 from inference.decision import DISTILLATION
 
 from ..evaluation.evaluate import Evaluation

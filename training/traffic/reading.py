@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.reading import MANIFEST_FILE
+from data.records import prompt_key
 from inference import PromptClassifier
 from inference.artefact import Assay
 from inference.classifier import row_prompt
@@ -24,6 +25,8 @@ from inference.job.local import Columns, ScoreOptions, choose_columns
 from inference.job.readers import Row, column_names, count_rows, read_rows
 from inference.job.writers import summary_path
 from inference.prompts import PromptError, render_prompt
+
+from ..evaluation.seen import prompt_hash
 
 _CHUNK = 256
 _MOST_LABELLED = 0.05
@@ -43,12 +46,14 @@ class Traffic:
         rows: all of them.
         errors: rows that hold no prompt, or could not be scored.
         unkeyed: rows of scored files that came without their text, which cannot be told from repeats.
+        hashes: of the distinct prompts whose text is there, as an artefact notes what it has seen.
     """
 
     scores: dict[str, np.ndarray]
     rows: int
     errors: int
     unkeyed: int
+    hashes: list[int]
 
     @property
     def prompts(self) -> int:
@@ -138,6 +143,7 @@ class _Reader:
         self._columns = (DISTILLATION, *assay.labels)
         self._classifier = PromptClassifier(model)  # opens the model only where something has to be scored
         self._seen: set[bytes] = set()
+        self._hashes: list[int] = []
         self._parts: list[np.ndarray] = []
         self._rows = self._errors = self._unkeyed = 0
 
@@ -156,7 +162,7 @@ class _Reader:
         """What was taken in."""
         table = np.concatenate([np.empty((0, len(self._columns))), *self._parts])
         scores = {name: table[:, i] for i, name in enumerate(self._columns)}
-        return Traffic(scores, self._rows, self._errors, self._unkeyed)
+        return Traffic(scores, self._rows, self._errors, self._unkeyed, self._hashes)
 
     def _raw(self, source: _Source, chunk: Sequence[Row]) -> list[list[float]]:
         fresh = []
@@ -206,11 +212,13 @@ class _Reader:
         """
         if isinstance(prompt, PromptError):
             raise prompt
-        text = render_prompt(prompt).encode("utf-8", "surrogatepass")
-        key = hashlib.blake2b(text, digest_size=16).digest()
-        is_new = key not in self._seen
+        text = render_prompt(prompt)
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key in self._seen:
+            return False
         self._seen.add(key)
-        return is_new
+        self._hashes.append(prompt_hash(prompt_key(text)))
+        return True
 
 
 def _prompt(row: Row, columns: Columns) -> Any:

@@ -22,6 +22,7 @@ from inference.job.files import find_files
 from inference.job.local import ScoreOptions
 
 from ..calibrate import FPR_POINTS, fpr_threshold
+from ..evaluation.seen import write_seen
 from ..metrics.intervals import exact_interval
 from ..metrics.ranking import rate_name
 from .reading import Traffic, TrafficError, read_traffic
@@ -77,7 +78,7 @@ def calibrate_on_traffic(
         default_before=old.default_point,
         default=new.default_point,
     )
-    _write(model, out.resolve(), new, report)
+    _write(model, out.resolve(), new, report, read.hashes)
     return report
 
 
@@ -136,7 +137,8 @@ def _with_points(old: Assay, read: Traffic, paths: Sequence[Path], assumed_rate:
         raise TrafficError(f"{read.prompts:,} distinct prompts in {read.rows:,} rows: {least}; give more traffic")
     points |= {name: point for name, point in old.operating_points.items() if point.target_fpr is None}
     # What was measured at a threshold that is no more says nothing of the new one.
-    stale = {f"operating point {name}" for name, point in old.operating_points.items() if points.get(name) != point}
+    moved = [f"operating point {name}" for name, point in old.operating_points.items() if points.get(name) != point]
+    stale = {section for section in old.metrics for name in moved if f"{section} ".startswith(f"{name} ")}
     lineage = {
         "set_on": "traffic",
         "parent": old.fingerprint,
@@ -151,8 +153,19 @@ def _with_points(old: Assay, read: Traffic, paths: Sequence[Path], assumed_rate:
         old,
         operating_points=points,
         provenance=old.provenance | {"thresholds": lineage},
-        metrics={name: section for name, section in old.metrics.items() if name not in stale},
+        metrics={name: section for name, section in _still_true(old.metrics).items() if name not in stale},
     )
+
+
+def _still_true(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections without what was measured in them at the default operating point, which is another one now."""
+    at_default = ("recall", "false_positive_rate")
+    return {
+        name: section
+        if name.startswith("operating point ")
+        else {metric: value for metric, value in section.items() if metric not in at_default}
+        for name, section in metrics.items()
+    }
 
 
 def _moved(name: str, old: Assay, new: Assay, read: Traffic, assumed_rate: float) -> MovedPoint:
@@ -180,7 +193,7 @@ def _check_places(model: Path, out: Path, traffic: Sequence[Path], overwrite: bo
             raise TrafficError(f"{out}: is no artefact and is not overwritten; name another folder")
 
 
-def _write(model: Path, target: Path, assay: Assay, report: TrafficReport) -> None:
+def _write(model: Path, target: Path, assay: Assay, report: TrafficReport, hashes: list[int]) -> None:
     """The new artefact beside its place, then in it: what stood there goes last."""
 
     def copy(folder: Path) -> None:
@@ -189,6 +202,7 @@ def _write(model: Path, target: Path, assay: Assay, report: TrafficReport) -> No
                 shutil.copytree(item, folder / item.name)
             elif item.name not in (ASSAY_FILE, CARD_FILE):
                 shutil.copy2(item, folder / item.name)
+        write_seen(folder, {"traffic": hashes})
 
     card = model / CARD_FILE
     text = report.card(card.read_text(encoding="utf-8") if card.is_file() else "")
