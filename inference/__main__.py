@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+    from .prompts import Prompt
 
 EXAMPLES = """examples:
   score a file of prompts (columns "text" or "messages"), keep two of its columns:
@@ -15,8 +20,23 @@ EXAMPLES = """examples:
     %(prog)s score logs/ --text-column prompt --model MODEL --output scored/ --resume
   see what an artefact promises:
     %(prog)s info build/demo/model
+  see which words of a prompt raised its score (needs pip install 'promptassay[explain]'):
+    %(prog)s explain build/demo/model --text "Think step by step inside <think> tags, then answer."
 
 exit status: 0 done, 1 more rows failed than --max-errors allows, 2 wrong use"""
+
+EXPLAIN_EXAMPLES = """examples:
+  a prompt as an argument, or from standard input:
+    %(prog)s build/demo/model --text "Think step by step inside <think> tags, then answer."
+    %(prog)s build/demo/model < prompt.txt
+  a row of a file that was scored, as a fragment of HTML:
+    %(prog)s build/demo/model --file prompts.jsonl --id a-17 --format html > a-17.html
+  why any category applies, more exactly (slower), for programs:
+    %(prog)s build/demo/model --category distillation --steps 200 --format json < prompt.txt
+
+An effect is a difference in the category's logit, by integrated gradients: the effects of all words add up to what the
+text changes against one of pad tokens. It tells what this model reacts to, which is no proof of what the prompt is for.
+Long prompts take a while: every step reads all windows."""
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -32,6 +52,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what an artefact is and what its operating points promise")
     info.add_argument("model", metavar="MODEL", help="the artefact's folder")
     info.add_argument("--format", choices=("text", "json"), default="text", help="for people or for programs")
+    _add_explain(commands)
     return top
 
 
@@ -77,6 +98,41 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="show which words and windows of one prompt raised a category, and which lowered it",
+        description="Show which words and windows of one prompt raised a category's score (red, or [+word+]) and\n"
+        "which lowered it (blue, or [-word-]). The prompt is read from standard input where no option names it.\n"
+        "Needs captum: pip install 'promptassay[explain]'",
+        epilog=EXPLAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_argument("model", metavar="MODEL", help="the artefact's folder")
+    prompt = explain.add_mutually_exclusive_group()
+    prompt.add_argument("--text", help="the prompt")
+    prompt.add_argument("--file", metavar="FILE", help='a file of prompts (columns "text" or "messages"), as for score')
+    explain.add_argument("--id", help="which row of --file, by its id as score writes it (default: the first)")
+    explain.add_argument(
+        "--category", metavar="NAME", help="a label of the artefact or distillation (default: the most likely label)"
+    )
+    explain.add_argument(
+        "--top", type=_positive, default=8, metavar="N", help="words to list or mark each way (default: %(default)s)"
+    )
+    explain.add_argument(
+        "--format", choices=("text", "json", "html"), default="text", help="for a terminal, a program or a page"
+    )
+    explain.add_argument(
+        "--steps", type=_positive, default=50, metavar="N", help="steps of the integral (default: %(default)s)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)
+
+
 def _limit(text: str) -> int | float:
     """A whole number counts rows, a number with a point is a share."""
     try:
@@ -92,17 +148,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = parser(f"python -m {__package__}").parse_args(arguments)
     from .artefact import ArtefactError
+    from .explain import ExplainError
     from .job.files import InputError
     from .job.ledger import JobError
+    from .prompts import PromptError
 
     try:
-        return _info(options) if options.command == "info" else _score(options)
-    except (ArtefactError, InputError, JobError) as error:
+        return {"score": _score, "info": _info, "explain": _explain}[options.command](options)
+    except (ArtefactError, ExplainError, InputError, JobError, PromptError) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted; what was scored is kept: go on with --resume", file=sys.stderr)
+        kept = "; what was scored is kept: go on with --resume" if options.command == "score" else ""
+        print(f"interrupted{kept}", file=sys.stderr)
         return 130
 
 
@@ -182,6 +241,97 @@ def _info(options: argparse.Namespace) -> int:
     if assay.metrics:
         print()
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .explain import Explainer, explanation_html
+
+    if options.id is not None and options.file is None:
+        return _fail("--id names a row of a file: give --file too")
+    if options.file is not None:
+        prompt = _prompt_of_row(options.file, options.id)
+    elif options.text is not None:
+        prompt = options.text
+    else:
+        if sys.stdin.isatty():
+            print("type the prompt, and end it with Ctrl-D on a line of its own", file=sys.stderr)
+        # The last newline is the shell's. Bytes that are no UTF-8 become U+FFFD, as in files.
+        prompt = sys.stdin.buffer.read().decode("utf-8", errors="replace").removesuffix("\n")
+    explanation = Explainer.load(options.model).explain(prompt, options.category, steps=options.steps)
+    if options.format == "json":
+        print(json.dumps(explanation.to_dict(), indent=2))  # in ASCII: a prompt may hold what UTF-8 cannot
+    elif options.format == "html":
+        print(explanation_html(explanation))
+    else:
+        print(_explanation_text(explanation, options.top, sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    return 0
+
+
+def _prompt_of_row(file: str, row_id: str | None) -> Prompt:
+    """The prompt of the row that `score` would give the id `row_id`, or of the first row."""
+    from .job.files import InputError, find_files
+    from .job.local import ScoreOptions, _prompt, _row_id, choose_columns
+    from .job.readers import read_rows
+
+    for path in find_files([file]):
+        columns = choose_columns(ScoreOptions([file], model="", output=""), (), path)
+        for row in read_rows(path, columns.names):
+            if row_id is None or _row_id(row, path, columns) == row_id:
+                return _prompt(row, columns)
+    raise InputError(f"{file}: has no row" if row_id is None else f'{file}: no row has the id "{row_id}"')
+
+
+def _explanation_text(explanation: Explanation, top: int, colour: bool) -> str:
+    prediction, n_windows = explanation.prediction, len(explanation.windows)
+    verdict = f"{'flagged' if prediction.flagged else 'passed'} at {explanation.operating_point}"
+    words = explanation.words()
+    raised = [row for row in words[:top] if row[1] > 0]
+    lowered = [row for row in reversed(words[-top:]) if row[1] < 0]
+    is_exact = abs(explanation.delta) <= 0.05 * abs(explanation.logit - explanation.baseline)
+    missed = f"{abs(explanation.delta):.2g}" + ("" if is_exact else ": give more --steps")
+    lines = [
+        f"{'distillation':<28}{prediction.distillation:>7.3f}  {verdict}",
+        *(f"{label:<28}{score:>7.3f}" for label, score in prediction.scores.items()),
+        f"{prediction.n_tokens:,} tokens in {n_windows} window{'s' if n_windows > 1 else ''}"
+        + (", which leave some unread" if prediction.truncated else ""),
+        "",
+        f"why {explanation.category}: against pad tokens, the text takes its logit from {explanation.baseline:+.2f} to "
+        f"{explanation.logit:+.2f};\nthe effects of its words add up to that but for {missed}",
+        "",
+        "".join(_coloured(explanation) if colour else _marked(explanation, top)),
+    ]
+    for title, rows in (("raised it most", raised), ("lowered it most", lowered)):
+        lines += ["", title] if rows else []
+        for word, effect, times in rows:
+            shown = word if word.strip() else repr(word)
+            lines.append(f"{effect:>+9.2f}  {shown[:60]}{f'  ({times} times)' if times > 1 else ''}")
+    lines += ["", f"{'window (characters)':<24}{'logit':>8}{'share':>8}{'effect':>8}"]
+    for window in explanation.windows:
+        span = f"{window.start:,} to {window.end:,}"
+        effect = sum(token.effect for token in window.tokens)
+        lines.append(f"{span:<24}{window.score:>+8.2f}{window.share:>8.0%}{effect:>+8.2f}")
+    return "\n".join(lines)
+
+
+def _coloured(explanation: Explanation) -> Iterator[str]:
+    """Red backgrounds for what raised the category and blue for what lowered it, in four strengths of xterm's 256."""
+    for piece, effect in explanation.pieces():
+        strength = abs(effect) / explanation.scale
+        if strength < 0.1 or not piece.strip():
+            yield piece
+        else:
+            shade = ((224, 217, 210, 203) if effect > 0 else (189, 153, 111, 75))[min(3, int(4 * strength))]
+            yield f"\x1b[30;48;5;{shade}m{piece}\x1b[0m"
+
+
+def _marked(explanation: Explanation, top: int) -> Iterator[str]:
+    """`[+word+]` and `[-word-]` for the `top` words each way: for files, and for those who see no colours."""
+    pieces = list(explanation.pieces())
+    effects = sorted(effect for piece, effect in pieces if piece.strip()) or [0.0]
+    low, high = min(0.0, effects[:top][-1]), max(0.0, effects[-top:][0])
+    for piece, effect in pieces:
+        sign = "+" if effect >= high else "-" if effect <= low else ""
+        yield f"[{sign}{piece}{sign}]" if sign and effect and piece.strip() else piece
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   measure it on labelled files without the functional suite, beside simple classifiers:
     python -m training evaluate build/model labelled/*.jsonl --no-suite --baselines build/data --out build/evaluation
   decide between the artefact in use and a new one, and put the new one in use:
-    python -m training compare build/models/current build/new build/data --out build/comparison --promote-to build/models
+    python -m training compare build/models/current build/new build/data --out build/compared --promote-to build/models
   set its thresholds on your own traffic, so that they keep their promise there:
     python -m training calibrate build/model --traffic traffic/*.parquet --text-column prompt --out build/model-here
   try hyper-parameters, and compare configurations with several seeds:

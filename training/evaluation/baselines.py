@@ -26,14 +26,13 @@ from ..batches import Packer
 from ..config import RunConfig, load_run
 from ..encode import DataError, any_label, label_row, load_split, records_of
 from ..encoders import EncoderError, find_encoder
-from ..finetune import quiet
-from ..metrics.intervals import ClusterBootstrap, Estimate, missing
+from ..metrics.intervals import DRAWS, ClusterBootstrap, Estimate, missing
 from ..metrics.measures import ranking_measures
 from ..metrics.ranking import FPR_RATES, rate_name, source_recalls, threshold_at
 from ..model import open_network
 from ..processes import has_accelerator
 from .labelled import Measured
-from .sections import SOURCE_MEAN, Sections, mean_over_sources
+from .sections import SOURCE_MEAN, Sections
 
 RUN_FILE = "run.yaml"
 _SEED = 0
@@ -79,6 +78,8 @@ class FrozenEncoder:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        from ..finetune import quiet
+
         quiet()
         encoder = find_encoder(config.encoder)
         network = open_network(encoder, config.encoder.model_copy(update={"mean_layer": False}))
@@ -94,14 +95,16 @@ class FrozenEncoder:
         parts = []
         with tqdm(total=len(records), unit="prompt", desc="embedding", mininterval=0.5, leave=False) as bar:
             for start in range(0, len(records), _CHUNK):
-                parts.append(self._means([record.rendered for record in records[start : start + _CHUNK]]))
+                parts.append(self.means(records[start : start + _CHUNK]))
                 bar.update(len(parts[-1]))
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _means(self, texts: Sequence[str]) -> np.ndarray:
-        rows = [{"windows": prompt.ids, "labels": [], "weight": 1.0} for prompt in self._windower(texts)]
-        means = np.empty((len(texts), self._network.config.hidden_size), np.float32)
+    def means(self, records: Sequence[Record]) -> np.ndarray:
+        """The same for a handful of records, without a bar."""
+        windows = self._windower([record.rendered for record in records])
+        rows = [{"windows": prompt.ids, "labels": [], "weight": 1.0} for prompt in windows]
+        means = np.empty((len(rows), self._network.config.hidden_size), np.float32)
         for batch in self._pack(rows)["batches"]:
             ids, mask, owner = (batch[name].to(self._device) for name in ("input_ids", "attention_mask", "owner"))
             states = self._network(input_ids=ids, attention_mask=mask).last_hidden_state * mask.unsqueeze(2)
@@ -256,9 +259,7 @@ def _words_model() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    seen = TfidfVectorizer(
-        ngram_range=(1, 2), token_pattern=_WORD, min_df=2, max_features=200_000, sublinear_tf=True
-    )
+    seen = TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD, min_df=2, max_features=200_000, sublinear_tf=True)
     return make_pipeline(seen, LogisticRegression(C=10.0, max_iter=1000))
 
 
@@ -271,7 +272,7 @@ def _characters_model() -> Any:
     counts = HashingVectorizer(
         analyzer="char_wb", ngram_range=(2, 5), n_features=2**19, alternate_sign=False, norm=None, dtype=np.float32
     )
-    return make_pipeline(counts, TfidfTransformer(sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000))
+    return make_pipeline(counts, TfidfTransformer(sublinear_tf=True), LogisticRegression(C=100.0, max_iter=1000))
 
 
 def _hashed_model() -> Any:
@@ -282,7 +283,7 @@ def _hashed_model() -> Any:
     words = HashingVectorizer(ngram_range=(1, 2), token_pattern=_WORD, n_features=2**20)
     characters = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 6), n_features=2**20)
     return make_pipeline(
-        make_union(words, characters), SGDClassifier(loss="log_loss", alpha=1e-6, average=True, random_state=_SEED)
+        make_union(words, characters), SGDClassifier(loss="log_loss", alpha=1e-5, average=True, random_state=_SEED)
     )
 
 
@@ -336,7 +337,8 @@ def baseline_sections(measured: Measured, baselines: Sequence[Baseline], seed: i
 
     def measures(weights: np.ndarray | None) -> Mapping[str, np.ndarray]:
         """All baselines at once, so that the artefact is ranked once a draw."""
-        ours, found = own(weights), {}
+        ours = own(weights)
+        found: dict[str, np.ndarray] = {}
         for i, measure in enumerate(theirs):
             values = dict(measure(weights))
             gains = {f"{name}_gain": ours[name] - values[name] for name in _GAINS if name in values}
@@ -346,15 +348,30 @@ def baseline_sections(measured: Measured, baselines: Sequence[Baseline], seed: i
     estimates = ClusterBootstrap(clear.clusters, seed=seed).estimates(measures, known)
     sections: Sections = {}
     for i, baseline in enumerate(baselines):
-        section = {
-            name.removeprefix(f"{i} "): value for name, value in estimates.items() if name.startswith(f"{i} ")
-        }
+        section = {name.removeprefix(f"{i} "): value for name, value in estimates.items() if name.startswith(f"{i} ")}
         for fpr in FPR_RATES:
             if fpr not in rates:
                 note = f"needs {round(1 / fpr):,} organic prompts, and {organic:,} are there"
                 section[f"recall_at_fpr_{rate_name(fpr)}"] = missing(n, note)
-        sections[f"baseline {baseline.name}"] = section | mean_over_sources(clear, baseline.scores[~apart])
+        sections[f"baseline {baseline.name}"] = section | _source_means(clear, baseline.scores[~apart])
     return sections
+
+
+def _source_means(measured: Measured, scores: np.ndarray) -> dict[str, Estimate]:
+    """Recall at 1 % false positives averaged over sources, and the artefact's less that, over the same draws."""
+    organic, positive = measured.truth == 0, measured.truth == 1
+    if organic.sum() < 100:
+        return {SOURCE_MEAN: missing(0, "needs positive prompts, and 100 organic ones")}
+    ours, theirs = (
+        source_recalls(found > threshold_at(found, organic, 0.01), positive, measured.sources)
+        for found in (measured.scores(DISTILLATION), scores)
+    )
+    drawn = np.random.default_rng(0).integers(0, len(theirs), (DRAWS, len(theirs)))
+    means = {}
+    for name, values in ((SOURCE_MEAN, theirs), (f"{SOURCE_MEAN}_gain", ours - theirs)):
+        low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+        means[name] = Estimate(float(values.mean()), float(low), float(high), len(values))
+    return means
 
 
 def _note(text: str) -> None:

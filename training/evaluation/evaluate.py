@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from .labelled import Measured, exclude, measure, read_labelled
 from .sections import Sections, evaluate_sections, sections_to_json
 from .seen import seen_in
 from .suite import SHIPPED, Outcome, load_suite, run_suite, suite_sections
+
+if TYPE_CHECKING:
+    from .baselines import Baseline
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -81,12 +85,16 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     sections = evaluate_sections(measured, classifier.assay, options.slice)
     outcomes = run_suite(classifier, suite) if suite else []
     sections |= suite_sections(outcomes) if outcomes else {}
-    baselines = _baselines(options, measured)
-    sections |= baseline_sections(measured, baselines) if baselines else {}
+    baselines: list[Baseline] = []
+    if options.baselines is not None:
+        from .baselines import baseline_sections, compare_with_baselines
+
+        baselines = compare_with_baselines(options.baselines, options.data, options.model, measured)
+        sections |= baseline_sections(measured, baselines)
     found = Evaluation(measured, sections, outcomes, baselines, seen)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / REPORT_FILE, html_report(found, classifier, options))
     write_text(options.out / METRICS_FILE, json.dumps(sections_to_json(sections), indent=2) + "\n")
+    write_text(options.out / REPORT_FILE, html_report(found, classifier, options))
     return found
 
 

@@ -131,7 +131,7 @@ def _point_sections(
         flagged = measured.scores(label) >= point.thresholds[label]
         right &= flagged == (measured.labels[:, i] == 1)
         sections[f"operating point {name} {label}"] = _decisions(flagged, measured.labels[:, i], bootstrap)
-    judged = (measured.labels >= 0).all(axis=1)
+    judged: np.ndarray = np.asarray(measured.labels >= 0).all(axis=1)
     if judged.any():
         section |= bootstrap.estimates(share_measures("subset_accuracy", right[judged]), judged)
     else:
@@ -212,6 +212,4 @@ def sections_to_json(sections: Sections) -> dict[str, dict[str, Any]]:
 
 def sections_from_json(content: dict[str, dict[str, Any]]) -> Sections:
     """What `sections_to_json` wrote."""
-    return {
-        name: {metric: Estimate(**value) for metric, value in section.items()} for name, section in content.items()
-    }
+    return {name: {metric: Estimate(**value) for metric, value in section.items()} for name, section in content.items()}

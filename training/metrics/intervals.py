@@ -73,9 +73,7 @@ class ClusterBootstrap:
         parts = [measures(weights) for weights in self.weights(chosen)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def estimates(
-        self, measures: Measures, chosen: np.ndarray, centred: Sequence[str] = ()
-    ) -> dict[str, Estimate]:
+    def estimates(self, measures: Measures, chosen: np.ndarray, centred: Sequence[str] = ()) -> dict[str, Estimate]:
         """Each metric with the percentile interval over the draws.
 
         Args:

@@ -116,7 +116,7 @@ class RecallAtFpr(_InMemory):
 class PrecisionAtBaseRate(_InMemory):
     """Precision in traffic of which a small share is positive, at a false-positive rate."""
 
-    about = "Precision by Bayes' rule at assumed shares of positives, at the threshold that keeps the rate of false positives."
+    about = "Precision by Bayes' rule at assumed shares of positives, at the threshold that keeps the rate."
 
     def __init__(self, fpr: float, base_rates: Sequence[float] = BASE_RATES, **kwargs: Any) -> None:
         self.fpr, self.base_rates = fpr, tuple(base_rates)

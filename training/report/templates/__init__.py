@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
-    # What goes into Markdown is escaped where it stands (`training.report.card.cell`): `&#39;` in a code span stays as it is.
+    # What goes into Markdown is escaped where it stands (`training.report.card.cell`): `&#39;` stays in a code span.
     autoescape=select_autoescape(["html", "svg"]),
     undefined=StrictUndefined,
     trim_blocks=True,
