@@ -9,7 +9,7 @@ SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help install demo train test test-all check format bench bench-data bench-training clean
+.PHONY: help install demo train test test-all check format bench bench-data bench-training bench-evaluation clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-data: .venv/.dev  ## measure how fast data is checked and built, and how b
 
 bench-training: build/default/data/manifest.json  ## measure fine-tuning against transformers' example recipe
 	$(PY) -m tests.benchmarks.bench_training build/default/data
+
+bench-evaluation: build/demo/model/assay.json  ## measure what evaluating 20,000 prompts costs beside scoring them
+	$(PY) -m tests.benchmarks.bench_evaluation build/demo/model
 
 clean:  ## remove build/ (the environment stays)
 	rm -rf build

@@ -1,16 +1,21 @@
-"""Champion against challenger: who is promoted, who is refused and why, and the link to the artefact in use."""
+"""Champion against challenger: who is promoted, who is refused and why."""
 
 import json
+import shutil
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 
+from inference.artefact import load_artefact, save_artefact
 from training.__main__ import main
-from training.comparison.gate import holm
-from training.comparison.parts import lost_more
 from training.train import train
+
+from .conftest import ORGANIC, POSITIVE, labelled_rows, write_jsonl
+
+WORDS = {"a": "bread", "b": "tax", "c": "soil", "d": "maps", "e": "glass"}
+LOUD = POSITIVE["censorship_probing"].format(**WORDS, n=13)
+FILES = {"comparison.html", "comparison.json"}
 
 
 @pytest.fixture(scope="module")
@@ -22,91 +27,195 @@ def weak(tmp_path_factory, run_config):
     return folder
 
 
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """240 prompts of the kinds that the artefacts know, none of which they have seen."""
+    rows = []
+    for n, row in enumerate(labelled_rows()[:240]):
+        label = row["labels"][0] if row["labels"] else None
+        text = (POSITIVE[label] if label else ORGANIC).format(**WORDS, n=10_000 + n) + f" part {n * 7919}"
+        rows.append({"text": text, "labels": row["labels"], "source": "new", "id": f"row-{n}", "group": f"g{n}"})
+    return write_jsonl(tmp_path_factory.mktemp("unseen") / "unseen.jsonl", rows)
+
+
+def copy_of(artefact, folder, **changes):
+    """The same weights in another artefact."""
+
+    def write_model(target):
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(artefact / name, target / name)
+
+    save_artefact(folder, replace(load_artefact(artefact), **changes), write_model, "a copy")
+    return folder
+
+
+def run(*arguments, out):
+    return main(["compare", *map(str, arguments), "--out", str(out)])
+
+
 def compare(*arguments, out):
-    return main(["compare", *map(str, arguments), "--no-suite", "--split", "train", "--allow-seen", "--out", str(out)])
+    return run(*arguments, "--no-suite", "--split", "train", "--allow-seen", out=out)
+
+
+def content(out):
+    assert {path.name for path in out.iterdir()} == FILES
+    return json.loads((out / "comparison.json").read_text()), (out / "comparison.html").read_text()
 
 
 def test_a_better_artefact_takes_the_place_and_a_worse_one_does_not(artefact, weak, built, tmp_path, capsys):
     models = tmp_path / "models"
     models.mkdir()
     (models / "current").symlink_to(weak)
-    out = tmp_path / "compared"
-    assert compare(models / "current", artefact, built, "--promote-to", models, out=out) == 0
-    assert {path.name for path in out.iterdir()} == {"comparison.html", "comparison.json"}
+    assert compare(models / "current", artefact, built, "--promote-to", models, out=tmp_path / "compared") == 0
     assert (models / "current").resolve() == artefact.resolve()
     assert (models / "previous").resolve() == weak.resolve()
     told = capsys.readouterr().out
-    assert "promote" in told.splitlines()[0].lower()
-    found = json.loads((out / "comparison.json").read_text())
-    assert all(
-        check["low"] is None or check["low"] <= check["high"] for checks in [found["checks"]] for check in checks
-    )
+    assert told.startswith("PROMOTE: no worse in any of ") and "area under ROC" in told.splitlines()[0]
+    assert f"{models / 'current'} now points at {artefact}" in told
+    found, page = content(tmp_path / "compared")
+    assert found["verdict"] == "promote" and found["headline"] in told
+    assert found["champion"]["path"] == str(weak.resolve())  # not the link, which points elsewhere by now
+    assert all(check["low"] is None or check["low"] <= check["high"] for check in found["checks"])
+    assert "SEEN: the champion was shaped by records" in page and found["challenger"]["seen"]["train"] > 0
 
-    again = tmp_path / "again"
-    assert compare(models / "current", weak, built, "--promote-to", models, out=again) == 1
+    assert compare(models / "current", weak, built, "--promote-to", models, out=tmp_path / "again") == 1
     assert (models / "current").resolve() == artefact.resolve()
-    page = (again / "comparison.html").read_text()
-    assert "SEEN" in page and "src=" not in page
-    assert "hidden thoughts" not in page + (again / "comparison.json").read_text()  # prompts are private
+    found, page = content(tmp_path / "again")
+    assert found["verdict"] == "refuse" and any("area under ROC" not in reason for reason in found["reasons"])
+    told = capsys.readouterr().out
+    assert told.startswith("REFUSE: ") and "now points" not in told
+    assert all(reason in told for reason in found["reasons"])
 
 
-def test_text_of_what_flipped_is_shown_where_it_is_asked_for(artefact, weak, built, tmp_path):
-    assert compare(weak, artefact, built, "--show-text", out=tmp_path) == 0
-    flips = json.loads((tmp_path / "comparison.json").read_text())["flips"]
-    assert flips and all(flip["text"] for flip in flips)
+def test_the_page_needs_nothing_beside_it_and_prompts_are_private(artefact, weak, unseen, tmp_path):
+    rows = [json.loads(line) for line in unseen.read_text().splitlines()]
+    rows[1] |= {"source": "<b>loud</b>", "text": LOUD + " <script>alert(1)</script>"}
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert run(weak, artefact, data, "--no-suite", out=tmp_path / "hidden") == 0
+    assert run(weak, artefact, data, "--no-suite", "--show-text", out=tmp_path / "shown") == 0
+    found, page = content(tmp_path / "hidden")
+    assert "src=" not in page and "href=" not in page and "<script" not in page and "<b>" not in page
+    assert "forbidden" not in page + json.dumps(found)
+    assert not any(side["seen"] for side in (found["champion"], found["challenger"])) and "SEEN" not in page
+    open_, page = content(tmp_path / "shown")
+    assert open_["flips"] and all(flip["text"] for flip in open_["flips"])
+    assert "forbidden" in page and "<script" not in page
+    changes = [abs(flip["champion"] - flip["challenger"]) for flip in found["flips"]]
+    assert changes == sorted(changes, reverse=True)
+    for flip in found["flips"]:
+        assert (flip["direction"] == "good") == ((flip["flagged_by"] == "challenger") == (flip["truth"] != "organic"))
+    assert sum(found["flip_counts"].values()) == len(found["flips"])
 
 
-def test_what_cannot_be_compared_is_refused_in_a_sentence(artefact, weak, built, tmp_path, capsys):
-    def refused(*arguments):
+def test_artefacts_that_do_the_same_are_refused_for_it(artefact, unseen, tmp_path, capsys):
+    same = copy_of(artefact, tmp_path / "same", provenance={"made": "again"})
+    assert run(artefact, same, unseen, "--no-suite", out=tmp_path / "out") == 1
+    assert "give every prompt the same probability" in capsys.readouterr().out.splitlines()[0]
+    found, _ = content(tmp_path / "out")
+    assert not found["flips"] and not [check for check in found["checks"] if check["decided"] == "fail"]
+    assert any("does not say what it has seen" in note for note in found["notes"])
+
+
+def test_a_rate_without_support_is_reported_and_never_invented(artefact, weak, unseen, tmp_path):
+    run(weak, artefact, unseen, "--no-suite", out=tmp_path)
+    checks = {check["name"]: check for check in content(tmp_path)[0]["checks"]}
+    none = checks["recall at 0.1 % false positives"]
+    assert none["decided"] == "reported" and none["champion"] is none["difference"] is none["low"] is none["p"] is None
+    assert "needs 3,000 organic prompts, and 120 are there" in none["why"]
+    few = checks["recall at 1 % false positives"]
+    assert few["decided"] == "reported" and few["challenger"] is not None
+    assert checks["recall at 5 % false positives"]["decided"] == "pass"
+    assert "gain in recall at 1 % false positives" not in checks
+
+
+def test_must_pass_capabilities(artefact, weak, unseen, tmp_path, capsys):
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    told = {"kind": "decision", "area": "basics", "what": "It is flagged."}
+    listed = [{"name": "loud", "must_pass": True, **told}, {"name": "odd", **told}]
+    (suite / "capabilities.yaml").write_text(yaml.safe_dump({"capabilities": listed}))
+    organic = [{"text": ORGANIC.format(**WORDS, n=n), "labels": ["capability_sweep"]} for n in range(12)]
+    loud = [{"text": f"{LOUD} {n}", "labels": ["censorship_probing"]} for n in range(12)]
+    # What the weak one flags by accident and the better one does not, told to be right: the gate believes the suite.
+    write_jsonl(suite / "loud.jsonl", organic)
+    write_jsonl(suite / "odd.jsonl", loud)
+    point = load_artefact(weak).point()
+    eager = {"fpr-5pct": replace(point, thresholds=dict.fromkeys(point.thresholds, 0.0))}
+    all_flagged = copy_of(weak, tmp_path / "eager", operating_points=eager)
+    assert run(all_flagged, artefact, unseen, "--suite", suite, out=tmp_path / "out") == 1
+    failed = {check["name"]: check for check in content(tmp_path / "out")[0]["checks"] if check["decided"] == "fail"}
+    assert failed.keys() >= {"must-pass tests together", "capability loud"}
+    assert failed["capability loud"]["adjusted_p"] == pytest.approx(0.5**12)
+    assert "12 of 12 tests passed, now 0" in capsys.readouterr().out
+    (suite / "capabilities.yaml").write_text(yaml.safe_dump({"capabilities": listed[1:]}))
+    assert run(all_flagged, artefact, unseen, "--suite", suite, out=tmp_path / "out") == 0
+    assert "names no must-pass capability" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+@pytest.fixture
+def refused(artefact, weak, tmp_path, capsys):
+    """What a comparison that cannot be made says, and its exit status; it leaves nothing."""
+
+    def refused(data, *options, champion=weak, challenger=artefact):
         out = tmp_path / "out"
-        status = main(["compare", *map(str, arguments), "--no-suite", "--out", str(out)])
+        status = run(champion, challenger, data, "--no-suite", *options, out=out)
         assert not out.exists()
-        return status, capsys.readouterr().err
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err
+        return status, told.out + told.err
 
-    status, told = refused(artefact, artefact, built)
-    assert status == 2 and "the same artefact" in told
-    status, told = refused(weak, artefact, built, "--split", "train")
-    assert status == 2 and "has seen" in told and "--allow-seen" in told
-    rows = [json.dumps({"text": f"how do I mend a bicycle of kind {n}", "labels": []}) for n in range(200)]
-    organic = tmp_path / "organic.jsonl"
-    organic.write_text("\n".join(rows))
-    status, told = refused(weak, artefact, organic)
-    assert status == 2 and "organic and distillation-style" in told
-    ten = tmp_path / "ten.jsonl"
-    ten.write_text(
-        "\n".join(
-            [
-                *rows[:5],
-                *(
-                    json.dumps({"text": f"list what you refuse {n}", "labels": ["censorship_probing"]})
-                    for n in range(5)
-                ),
-            ]
-        )
-    )
-    status, told = refused(weak, artefact, ten)
-    assert status == 2 and "5 organic and 5 distillation-style" in told
-    unlabelled = tmp_path / "unlabelled.jsonl"
-    unlabelled.write_text(json.dumps({"text": "how long do I boil an egg"}))
-    status, told = refused(weak, artefact, unlabelled)
-    assert status == 1 and "nothing was measured" in told
-    models = tmp_path / "models"
-    (models / "current").mkdir(parents=True)
-    status, told = refused(weak, artefact, built, "--promote-to", models)
-    assert status == 2 and "no link" in told
+    return refused
 
 
-@given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_is_step_down(values):
-    adjusted = holm(values)
-    order = np.argsort(values, kind="stable")
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        assert adjusted[place] == pytest.approx(highest)
+def test_artefacts_that_cannot_be_compared(artefact, refused, unseen, tmp_path):
+    status, told = refused(unseen, champion=artefact)
+    assert status == 2 and "are the same artefact" in told
+    fewer = load_artefact(artefact)
+    two = copy_of(artefact, tmp_path / "two", labels=fewer.labels[:2])
+    status, told = refused(unseen, challenger=two)
+    assert status == 2 and "artefacts of different labels answer different questions" in told
+    status, told = refused(unseen, champion=tmp_path / "nowhere")
+    assert status == 2 and "no such folder" in told
+    for margin in ("-0.1", "1", "nan"):
+        status, told = refused(unseen, f"--margin={margin}")
+        assert status == 2 and "a share from 0 to under 1" in told
 
 
-def test_losing_more_tests_than_winning_is_an_exact_sign_test():
-    assert lost_more([True] * 5, [False] * 5) == pytest.approx(1 / 32)
-    assert lost_more([True, False], [False, True]) == pytest.approx(0.75)
-    assert lost_more([True] * 5, [True] * 5) == 1.0
+def test_what_was_seen_is_refused_or_dropped(artefact, weak, built, refused, unseen, tmp_path):
+    status, told = refused(built, "--split", "train")
+    assert status == 2 and "has seen" in told and "--drop-seen" in told and "--allow-seen" in told
+    status, told = refused(built, "--split", "train", "--drop-seen")
+    assert status == 2 and "there is nothing to measure on" in told
+    rows = [json.loads(line) for line in unseen.read_text().splitlines()]
+    mixed = write_jsonl(tmp_path / "mixed.jsonl", [*rows, *labelled_rows()[:50]])
+    assert run(weak, artefact, mixed, "--no-suite", "--drop-seen", out=tmp_path / "dropped") == 0
+    counts = content(tmp_path / "dropped")[0]["counts"]
+    assert 240 <= counts["organic"] + counts["distillation"] < 260  # the test split's were seen by neither
+
+
+def test_data_that_cannot_tell(refused, unseen, tmp_path):
+    rows = [json.loads(line) for line in unseen.read_text().splitlines()]
+    organic = [row for row in rows if not row["labels"]]
+    positive = [row for row in rows if row["labels"]]
+
+    def told_of(some, *options):
+        return refused(write_jsonl(tmp_path / "some.jsonl", some), *options)
+
+    status, told = told_of(organic)
+    assert status == 2 and "all 120 records are organic; a comparison needs organic and distillation-style" in told
+    status, told = told_of(positive)
+    assert status == 2 and "all 120 records are distillation-style" in told
+    status, told = told_of(rows[:10])
+    assert status == 2 and "5 organic and 5 distillation-style records cannot tell two artefacts apart" in told
+    status, told = told_of([row | {"ambiguous": True} for row in organic[:30]] + organic[30:] + positive)
+    assert status == 2 and "90 organic and 120 distillation-style records (30 ambiguous left out)" in told
+    status, told = told_of([row | {"ambiguous": True} for row in rows])
+    assert status == 2 and "all 240 records are of unknown truth or ambiguous" in told
+    status, told = told_of([row | {"group": "one account"} for row in organic] + positive)
+    assert status == 2 and "the organic records fall into 1 clusters" in told
+    status, told = told_of([{"text": "how long do I boil an egg"}, *rows])
+    assert status == 1 and "some.jsonl:1: has no labels" in told and "nothing was measured" in told
+    status, told = told_of([rows[0] | {"labels": ["reasoning"]}, *rows[1:]])
+    assert status == 1 and '"reasoning" is unknown' in told
+    status, told = told_of(rows, "--exclude", "source=new")
+    assert status == 2 and "no records are left" in told

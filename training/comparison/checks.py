@@ -127,7 +127,9 @@ def change(check: Check) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value + 0.0:+.3f}" if round(value, 3) else "0.000"
+    """Three digits, or four where three would hide it."""
+    digits = 3 if round(value, 3) else 4
+    return f"{value:+.{digits}f}" if round(value, digits) else "0.000"
 
 
 def p_value(check: Check) -> str:

@@ -152,7 +152,7 @@ def shipped(pair: Pair, margin: float) -> list[Check]:
     - A challenger that breaks its promise here (the exact 95 % interval of its rate lies wholly over the one that it
       was calibrated with) is refused if the champion keeps its own.
 
-    `balanced` aims at no rate but at the best F1, which must be shown no worse; its rates are reported.
+    `balanced` aims at no rate but at the best F1, which must be shown no worse; all else of it is reported.
     """
     champion, challenger = (assay.operating_points for assay in pair.assays)
     names = [name for name in champion if name in challenger]
@@ -218,7 +218,9 @@ def _promise(name: str, points: tuple[OperatingPoint, OperatingPoint], rates: Pa
     told = f"{rates.challenger:.2%} of the organic prompts are flagged"
     promised = f"{points[1].fpr_high:.2%} at most was promised"
     decided: Decided = "reported"
-    if broken[1] and not broken[0]:
+    if points[1].target_fpr is None:
+        why = f"the point aims at no false-positive rate; F1 decides ({told}, {promised})"
+    elif broken[1] and not broken[0]:
         decided = "fail"
         why = f"the challenger breaks its promise and the champion keeps its own: {told}, {promised}"
     elif broken[1]:

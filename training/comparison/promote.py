@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from inference.artefact import ArtefactError, Assay, load_artefact
+from inference.artefact import ASSAY_FILE, ArtefactError, Assay, load_artefact
 
 CURRENT = "current"
 PREVIOUS = "previous"
@@ -19,6 +19,8 @@ def check_place(folder: Path, champion: Assay, challenger: Assay) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ArtefactError(f"{folder}: is a file; --promote-to needs a folder, which may be new")
+    if (folder / ASSAY_FILE).exists():
+        raise ArtefactError(f"{folder}: is an artefact itself; --promote-to needs a folder for the links")
     for name in (CURRENT, PREVIOUS):
         place = folder / name
         if place.exists() and not place.is_symlink():

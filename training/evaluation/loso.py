@@ -68,6 +68,11 @@ class Pool:
     clusters: np.ndarray
     fold: np.ndarray
 
+    @property
+    def clear(self) -> np.ndarray:
+        """Prompts that can be decided, a mask `[n]`: known ones that the labeller does not call ambiguous."""
+        return (self.truth >= 0) & ~np.array([is_ambiguous(record) for record in self.records], bool)
+
     def held(self, fold: int) -> np.ndarray:
         """Who is measured in a fold: a mask `[n]`."""
         return self.fold == fold
@@ -142,6 +147,8 @@ def read_pool(config: RunConfig, data: Path, folds: int) -> Pool:
             "the records a `source`, and --folds 2 or more"
         )
     pool = Pool(rows, records, truth, sources, clusters_of(records), source_folds(sources, truth == 1, folds))
+    if (organic := int((pool.clear & (truth == 0)).sum())) < MIN_ORGANIC:
+        raise DataError(f"{data}: {organic} organic prompts, and a rate of 1 % needs {MIN_ORGANIC}; add some")
     for fold in range(int(pool.fold.max()) + 1):
         left = truth[pool.training(fold)]
         if not (left == 1).any() or not (left == 0).any():
@@ -290,14 +297,9 @@ def results(pool: Pool, scores: np.ndarray) -> list[SourceResult]:
     Args:
         pool: the prompts.
         scores: out-of-fold, `[n]`.
-
-    Raises:
-        DataError: there are too few organic prompts to set a threshold on.
     """
-    clear = (pool.truth >= 0) & ~np.array([is_ambiguous(record) for record in pool.records], bool)
+    clear = pool.clear
     positive, organic = clear & (pool.truth == 1), clear & (pool.truth == 0)
-    if organic.sum() < MIN_ORGANIC:
-        raise DataError(f"{organic.sum()} organic prompts to measure on; {MIN_ORGANIC} are needed for a rate of 1 %")
     over_all = scores > threshold_at(scores, organic, 0.01)
     found = []
     for source in sorted(set(pool.sources)):

@@ -131,7 +131,7 @@ def _point_sections(
         flagged = measured.scores(label) >= point.thresholds[label]
         right &= flagged == (measured.labels[:, i] == 1)
         sections[f"operating point {name} {label}"] = _decisions(flagged, measured.labels[:, i], bootstrap)
-    judged: np.ndarray = np.asarray(measured.labels >= 0).all(axis=1)
+    judged = np.asarray((measured.labels >= 0).all(axis=1))
     if judged.any():
         section |= bootstrap.estimates(share_measures("subset_accuracy", right[judged]), judged)
     else:
