@@ -12,7 +12,7 @@ SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 .PHONY: help install demo train test test-all check format bench bench-data bench-training bench-evaluation clean
 
 help:  ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.train  ## set up .venv for training and scoring
 

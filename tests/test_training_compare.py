@@ -1,5 +1,6 @@
 """Champion against challenger: who is promoted, who is refused and why."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ from inference.artefact import load_artefact, save_artefact
 from training.__main__ import main
 from training.train import train
 
-from .conftest import ORGANIC, POSITIVE, labelled_rows, write_jsonl
+from .conftest import ORGANIC, POSITIVE, TOPICS, labelled_rows, write_jsonl
 
 WORDS = {"a": "bread", "b": "tax", "c": "soil", "d": "maps", "e": "glass"}
 LOUD = POSITIVE["censorship_probing"].format(**WORDS, n=13)
@@ -31,10 +32,12 @@ def weak(tmp_path_factory, run_config):
 def unseen(tmp_path_factory):
     """240 prompts of the kinds that the artefacts know, none of which they have seen."""
     rows = []
-    for n, row in enumerate(labelled_rows()[:240]):
-        label = row["labels"][0] if row["labels"] else None
-        text = (POSITIVE[label] if label else ORGANIC).format(**WORDS, n=10_000 + n) + f" part {n * 7919}"
-        rows.append({"text": text, "labels": row["labels"], "source": "new", "id": f"row-{n}", "group": f"g{n}"})
+    for n in range(1000, 1240):
+        words = [TOPICS[digit % 16] for digit in hashlib.sha256(str(n).encode()).digest()[:5]]
+        label = list(POSITIVE)[n // 2 % 3] if n % 2 else None
+        text = (POSITIVE[label] if label else ORGANIC).format(**dict(zip("abcde", words, strict=True)), n=n - 900)
+        labels = [label] if label else []
+        rows.append({"text": text, "labels": labels, "source": "new", "id": f"row-{n}", "group": f"g{n}"})
     return write_jsonl(tmp_path_factory.mktemp("unseen") / "unseen.jsonl", rows)
 
 
@@ -81,7 +84,8 @@ def test_a_better_artefact_takes_the_place_and_a_worse_one_does_not(artefact, we
     assert compare(models / "current", weak, built, "--promote-to", models, out=tmp_path / "again") == 1
     assert (models / "current").resolve() == artefact.resolve()
     found, page = content(tmp_path / "again")
-    assert found["verdict"] == "refuse" and any("area under ROC" not in reason for reason in found["reasons"])
+    assert found["verdict"] == "refuse"
+    assert any(reason.startswith("recall at 5 % false positives: not shown") for reason in found["reasons"])
     told = capsys.readouterr().out
     assert told.startswith("REFUSE: ") and "now points" not in told
     assert all(reason in told for reason in found["reasons"])
