@@ -1,6 +1,5 @@
 """The links to what is in use: swapped in one stroke, the former one kept, nothing swept away."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ def models(tmp_path):
 
 
 def links(folder):
-    return {path.name: os.readlink(path) for path in folder.iterdir() if path.is_symlink()}
+    return {path.name: str(path.readlink()) for path in folder.iterdir() if path.is_symlink()}
 
 
 def test_the_former_one_is_kept(models, tmp_path):
