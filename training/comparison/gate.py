@@ -68,6 +68,8 @@ def not_worse(kind: Kind, name: str, found: Paired, margin: float) -> Check:
     change = f"from {found.champion:.3f} to {found.challenger:.3f}"
     room = f"chance leaves room for a loss of {abs(found.low):.3f} (one-sided 95 %)"
     why = f"not shown to be less than {margin:g} worse: {change}, and {room}"
+    if found.gain > -margin:
+        why += "; more prompts would tell"
     return check_of(kind, name, found, "fail", why, **told)
 
 
