@@ -6,11 +6,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .explain import Explanation
     from .prompts import Prompt
 
 EXAMPLES = """examples:
@@ -244,7 +243,8 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from .explain import Explainer, explanation_html
+    from .explain import Explainer
+    from .explanation import explanation_html, explanation_text
 
     if options.id is not None and options.file is None:
         return _fail("--id names a row of a file: give --file too")
@@ -263,75 +263,22 @@ def _explain(options: argparse.Namespace) -> int:
     elif options.format == "html":
         print(explanation_html(explanation))
     else:
-        print(_explanation_text(explanation, options.top, sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        print(explanation_text(explanation, options.top, sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     return 0
 
 
 def _prompt_of_row(file: str, row_id: str | None) -> Prompt:
     """The prompt of the row that `score` would give the id `row_id`, or of the first row."""
     from .job.files import InputError, find_files
-    from .job.local import ScoreOptions, _prompt, _row_id, choose_columns
+    from .job.local import ScoreOptions, choose_columns, id_of, prompt_of
     from .job.readers import read_rows
 
     for path in find_files([file]):
         columns = choose_columns(ScoreOptions([file], model="", output=""), (), path)
         for row in read_rows(path, columns.names):
-            if row_id is None or _row_id(row, path, columns) == row_id:
-                return _prompt(row, columns)
+            if row_id is None or id_of(row, path, columns) == row_id:
+                return prompt_of(row, columns)
     raise InputError(f"{file}: has no row" if row_id is None else f'{file}: no row has the id "{row_id}"')
-
-
-def _explanation_text(explanation: Explanation, top: int, colour: bool) -> str:
-    prediction, n_windows = explanation.prediction, len(explanation.windows)
-    verdict = f"{'flagged' if prediction.flagged else 'passed'} at {explanation.operating_point}"
-    words = explanation.words()
-    raised = [row for row in words[:top] if row[1] > 0]
-    lowered = [row for row in reversed(words[-top:]) if row[1] < 0]
-    is_exact = abs(explanation.delta) <= 0.05 * abs(explanation.logit - explanation.baseline)
-    missed = f"{abs(explanation.delta):.2g}" + ("" if is_exact else ": give more --steps")
-    lines = [
-        f"{'distillation':<28}{prediction.distillation:>7.3f}  {verdict}",
-        *(f"{label:<28}{score:>7.3f}" for label, score in prediction.scores.items()),
-        f"{prediction.n_tokens:,} tokens in {n_windows} window{'s' if n_windows > 1 else ''}"
-        + (", which leave some unread" if prediction.truncated else ""),
-        "",
-        f"why {explanation.category}: against pad tokens, the text takes its logit from {explanation.baseline:+.2f} to "
-        f"{explanation.logit:+.2f};\nthe effects of its words add up to that but for {missed}",
-        "",
-        "".join(_coloured(explanation) if colour else _marked(explanation, top)),
-    ]
-    for title, rows in (("raised it most", raised), ("lowered it most", lowered)):
-        lines += ["", title] if rows else []
-        for word, effect, times in rows:
-            shown = word if word.strip() else repr(word)
-            lines.append(f"{effect:>+9.2f}  {shown[:60]}{f'  ({times} times)' if times > 1 else ''}")
-    lines += ["", f"{'window (characters)':<24}{'logit':>8}{'share':>8}{'effect':>8}"]
-    for window in explanation.windows:
-        span = f"{window.start:,} to {window.end:,}"
-        effect = sum(token.effect for token in window.tokens)
-        lines.append(f"{span:<24}{window.score:>+8.2f}{window.share:>8.0%}{effect:>+8.2f}")
-    return "\n".join(lines)
-
-
-def _coloured(explanation: Explanation) -> Iterator[str]:
-    """Red backgrounds for what raised the category and blue for what lowered it, in four strengths of xterm's 256."""
-    for piece, effect in explanation.pieces():
-        strength = abs(effect) / explanation.scale
-        if strength < 0.1 or not piece.strip():
-            yield piece
-        else:
-            shade = ((224, 217, 210, 203) if effect > 0 else (189, 153, 111, 75))[min(3, int(4 * strength))]
-            yield f"\x1b[30;48;5;{shade}m{piece}\x1b[0m"
-
-
-def _marked(explanation: Explanation, top: int) -> Iterator[str]:
-    """`[+word+]` and `[-word-]` for the `top` words each way: for files, and for those who see no colours."""
-    pieces = list(explanation.pieces())
-    effects = sorted(effect for piece, effect in pieces if piece.strip()) or [0.0]
-    low, high = min(0.0, effects[:top][-1]), max(0.0, effects[-top:][0])
-    for piece, effect in pieces:
-        sign = "+" if effect >= high else "-" if effect <= low else ""
-        yield f"[{sign}{piece}{sign}]" if sign and effect and piece.strip() else piece
 
 
 if __name__ == "__main__":

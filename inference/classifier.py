@@ -28,8 +28,8 @@ class LogitScorer:
 
     def __init__(self, windower: Windower, backend: Backend, pad_id: int, batch_tokens: int = BATCH_TOKENS) -> None:
         self.windower = windower
-        self._backend = backend
-        self._pad_id = pad_id
+        self.backend = backend
+        self.pad_id = pad_id
         self._batch_tokens = batch_tokens
 
     @classmethod
@@ -66,7 +66,7 @@ class LogitScorer:
             end = start + 1
             while end < len(order) and len(windows[order[end]]) * (end + 1 - start) <= self._batch_tokens:
                 end += 1
-            parts.append(self._backend(*pad([windows[i] for i in order[start:end]], self._pad_id)))
+            parts.append(self.backend(*pad([windows[i] for i in order[start:end]], self.pad_id)))
             start = end
         logits = np.concatenate(parts)
         result = np.empty_like(logits)
@@ -148,6 +148,11 @@ class PromptClassifier:
     def assay(self) -> Assay:
         """What the artefact says of itself."""
         return self._open().assay
+
+    @property
+    def scorer(self) -> LogitScorer:
+        """What gives the logits."""
+        return self._open().scorer
 
     @property
     def point_name(self) -> str:

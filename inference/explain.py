@@ -8,143 +8,31 @@ from the baseline's.
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .classifier import BATCH_TOKENS, PromptClassifier, pad
-from .decision import DISTILLATION, Prediction
+from .decision import DISTILLATION
+from .explanation import Explanation, TokenEffect, WindowEffect
 from .prompts import Prompt, Rendered, render
 from .windows import pool_logits, window_starts
 
 if TYPE_CHECKING:
     import torch
 
-SHOWN = 2000
-"""Characters that are shown of a longer prompt, around its strongest window."""
 
 # Scripts that are written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han.
 _UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-# What a terminal would obey or a page may not hold: control characters, direction marks, lone surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ExplainError(ValueError):
     """An explanation that cannot be given; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEffect:
-    """How far a word (a token, in scripts without spaces) raised the logit.
-
-    `start` and `end` are characters of `Explanation.text`, as in `Prediction.top_window`: of the prompt as it was
-    given where that is a string, and of the rendered text, before folding, where it is a chat.
-    """
-
-    start: int
-    end: int
-    effect: float
-
-
-@dataclass(frozen=True, slots=True)
-class WindowEffect:
-    """One window: its characters, as in `TokenEffect`, and what its words did in it.
-
-    `score` is the logit of this window alone, `share` (0 to 1, together 1) its weight in the prompt's pooled logit.
-    """
-
-    start: int
-    end: int
-    score: float
-    share: float
-    tokens: tuple[TokenEffect, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why `category` (a label of the artefact, or `distillation`) got its score.
-
-    `logit` is the prompt's pooled logit before calibration, `baseline` the same with pad tokens for the text, and
-    `delta` by how much the effects miss `logit - baseline`. `tokens` are all words that were read, in order, what each
-    did in several windows added up.
-    """
-
-    category: str
-    text: str
-    prediction: Prediction
-    operating_point: str
-    logit: float
-    baseline: float
-    delta: float
-    windows: tuple[WindowEffect, ...]
-    tokens: tuple[TokenEffect, ...]
-
-    @property
-    def probability(self) -> float:
-        """The calibrated probability of `category`."""
-        return (self.prediction.scores | {DISTILLATION: self.prediction.distillation})[self.category]
-
-    @property
-    def scale(self) -> float:
-        """The effect that gets full colour: the greatest, but no mere tenth of a logit."""
-        return max([0.1, *(abs(token.effect) for token in self.tokens)])
-
-    def words(self) -> list[tuple[str, float, int]]:
-        """Each different word with what it did in all places together and their number, the highest effect first."""
-        places: dict[str, list[float]] = defaultdict(list)
-        for token in self.tokens:
-            places[_printable(self.text[token.start : token.end])].append(token.effect)
-        found = [(word, sum(effects), len(effects)) for word, effects in places.items()]
-        return sorted(found, key=lambda item: -item[1])
-
-    def pieces(self) -> Iterator[tuple[str, float]]:
-        """The text from left to right in printable pieces, each with its effect, 0 between words.
-
-        Of a text longer than `SHOWN` characters only those around the strongest window.
-        """
-        window = max(self.windows, key=lambda window: window.score)
-        middle = (window.start + window.end) // 2
-        if window.end - window.start > SHOWN:
-            middle = max(window.tokens, key=lambda token: abs(token.effect)).start
-        position = start = max(0, min(middle - SHOWN // 2, len(self.text) - SHOWN))
-        stop = min(start + SHOWN, len(self.text))
-        if start:
-            yield f"[{start:,} characters before] … ", 0.0
-        for token in self.tokens:
-            if start <= token.start and token.end <= stop:
-                yield _printable(self.text[position : token.start]), 0.0
-                yield _printable(self.text[token.start : token.end]), token.effect
-                position = token.end
-        yield _printable(self.text[position:stop]), 0.0
-        if stop < len(self.text):
-            yield f" … [{len(self.text) - stop:,} characters after]", 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
-        return asdict(self) | {"probability": self.probability}
-
-
-def explanation_html(explanation: Explanation) -> str:
-    """The text as one `<p>`: red raised the category, blue lowered it, by how many logits is the title of each word.
-
-    The colours are translucent, to serve a light page and a dark one. All text is escaped.
-    """
-    parts = []
-    for piece, effect in explanation.pieces():
-        shown = html.escape(piece)
-        if effect:
-            colour = "220, 50, 47" if effect > 0 else "38, 110, 230"
-            style = f"background: rgba({colour}, {0.7 * abs(effect) / explanation.scale:.2f})"
-            shown = f'<span style="{style}" title="{effect:+.2f}">{shown}</span>'
-        parts.append(shown)
-    return f'<p style="white-space: pre-wrap; overflow-wrap: anywhere">{"".join(parts)}</p>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +54,9 @@ class Explainer:
             from captum.attr import LayerIntegratedGradients  # type: ignore[import-untyped]
         except ImportError as error:
             raise ExplainError("explanations need captum: pip install 'promptassay[explain]'") from error
-        scorer = classifier._open().scorer
-        self._classifier, self._windower, self._pad_id = classifier, scorer.windower, scorer._pad_id
-        self._network = scorer._backend._model.requires_grad_(False)  # type: ignore[attr-defined]
+        scorer = classifier.scorer
+        self._classifier, self._windower, self._pad_id = classifier, scorer.windower, scorer.pad_id
+        self._network = scorer.backend.model.requires_grad_(False)  # type: ignore[attr-defined]
         self._embeddings = self._network.get_input_embeddings()
         self._gradients = LayerIntegratedGradients(self._forward, self._embeddings)
 
@@ -201,7 +89,7 @@ class Explainer:
         (prediction,) = self._classifier.classify([prompt])
         category = category or max(prediction.scores, key=lambda label: prediction.scores[label])
         (cut,) = self._windower([rendered.text])
-        offsets = self._windower._tokenizer.encode(rendered.text, add_special_tokens=False).offsets
+        offsets = self._windower.tokenizer.encode(rendered.text, add_special_tokens=False).offsets
         spec, capacity = self._windower.spec, self._windower.capacity
         starts, _ = window_starts(len(offsets), capacity, spec.overlap, spec.limit)
         windows, together = [], dict[int, float]()
@@ -229,7 +117,7 @@ class Explainer:
         import torch
 
         ids, mask = (torch.from_numpy(array).to(self._network.device) for array in pad(windows, self._pad_id))
-        own = slice(len(self._windower._prefix), len(self._windower._prefix) + length)
+        own = slice(len(self._windower.prefix), len(self._windower.prefix) + length)
         baseline = ids.clone()
         baseline[:, own] = self._pad_id
         with torch.no_grad():
@@ -312,7 +200,3 @@ def _words(
 
 def _is_of_word(char: str) -> bool:
     return (char.isalnum() or unicodedata.category(char)[0] == "M") and not _UNSPACED.match(char)
-
-
-def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -59,16 +59,16 @@ class Windower:
     def __init__(self, tokenizer: Tokenizer, spec: WindowSpec) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.spec = spec
-        self._prefix, self._suffix = _special_tokens(tokenizer)
-        self.capacity = spec.size - len(self._prefix) - len(self._suffix)
+        self.prefix, self.suffix = _special_tokens(tokenizer)
+        self.capacity = spec.size - len(self.prefix) - len(self.suffix)
         if self.capacity <= spec.overlap:
             raise ValueError(f"windows of {spec.size} tokens leave no room beside an overlap of {spec.overlap}")
 
     def __call__(self, texts: Sequence[str]) -> list[PromptWindows]:
         """Windows of each text, in order."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
             self._cut(encoding.ids, encoding.offsets, len(text))
             for encoding, text in zip(encodings, texts, strict=True)
@@ -79,7 +79,7 @@ class Windower:
         windows, spans = [], []
         for start in starts:
             end = min(start + self.capacity, len(ids))
-            windows.append([*self._prefix, *ids[start:end], *self._suffix])
+            windows.append([*self.prefix, *ids[start:end], *self.suffix])
             # The outermost windows also own what the tokenizer dropped at the edges of the text.
             spans.append((0 if start == 0 else offsets[start][0], length if end == len(ids) else offsets[end - 1][1]))
         return PromptWindows(windows, spans, len(ids), truncated)

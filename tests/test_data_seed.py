@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from data.config import load_config
 from data.corpus_card import corpus_files, strongest_words, with_tables
 from data.reading import load_records
-from data.records import CATEGORIES
+from data.records import CATEGORIES, HARD_NEGATIVES
 from data.similar import shingles, tokens
 from data.sources import BuildConfig
 from inference.job.files import find_files
@@ -23,12 +23,6 @@ from inference.job.files import find_files
 from .conftest import ROOT
 
 SEED = ROOT / "data" / "seed"
-HARD_NEGATIVES = {
-    "homework_show_work", "talk_about_reasoning", "think_first_product", "prompt_engineering_help",
-    "sensitive_question", "journalism_and_study", "moderation_product", "teacher_quiz_and_grading",
-    "interview_practice", "agent_product", "extraction_product", "own_eval_and_ci", "expert_role_request",
-    "creative_with_rules", "client_scaffolding",
-}  # fmt: skip
 STRONG_MARKS = {
     "reasoning_trace_extraction": {
         "hidden_reasoning", "back_reasoning", "long_thinking_persona", "worked_traces", "diverse_paths",

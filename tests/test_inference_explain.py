@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from inference.__main__ import main
 from inference.artefact import load_artefact, save_artefact
 from inference.decision import any_logit
-from inference.explain import SHOWN, Explainer, ExplainError, _words, explanation_html
+from inference.explain import Explainer, ExplainError, _words
+from inference.explanation import SHOWN, explanation_html
 from inference.prompts import render
 from inference.windows import pool_logits
 

@@ -16,11 +16,11 @@ from training.__main__ import main
 from training.encode import DataError, label_row, load_split, records_of
 from training.evaluation.baselines import (
     Baseline,
-    FrozenEncoder,
     baseline_sections,
     compare_with_baselines,
     train_baselines,
 )
+from training.evaluation.frozen import FrozenEncoder
 from training.evaluation.labelled import Measured
 from training.metrics.ranking import Ranking
 

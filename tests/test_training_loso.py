@@ -17,7 +17,9 @@ from data.sources import config_for_files
 from tests.conftest import labelled_rows, write_jsonl
 from training.__main__ import main
 from training.encode import DataError
-from training.evaluation.loso import Pool, embeddings, loso, means, read_pool, report, results, source_folds
+from training.evaluation.loso import embeddings, loso
+from training.evaluation.loso_folds import Pool, read_pool, source_folds
+from training.evaluation.loso_report import means, report, results
 from training.runs import RunError
 
 prompts = st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.integers(0, 30)), min_size=2, max_size=80)

@@ -24,12 +24,12 @@ class TorchBackend:
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-        self._model = model.to(self._device).eval()
+        self.model = model.to(self._device).eval()
 
     @torch.inference_mode()
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """Logits `[windows, labels]`; see `Backend`."""
-        logits = self._model(
+        logits = self.model(
             input_ids=torch.from_numpy(input_ids).to(self._device),
             attention_mask=torch.from_numpy(attention_mask).to(self._device),
         ).logits

@@ -232,11 +232,11 @@ def _batches(rows: list[Row]) -> Iterator[list[Row]]:
 def _score_rows(
     rows: list[Row], path: Path, columns: Columns, classifier: PromptClassifier, bar: tqdm[Any]
 ) -> list[dict[str, Any]]:
-    results = classifier.classify_each([_prompt(row, columns) for row in rows])
+    results = classifier.classify_each([prompt_of(row, columns) for row in rows])
     bar.update(len(rows))
     return [
         {
-            "id": _row_id(row, path, columns),
+            "id": id_of(row, path, columns),
             **classifier.columns_of(result),
             **{name: row.values.get(name) for name in columns.keep},
         }
@@ -244,7 +244,8 @@ def _score_rows(
     ]
 
 
-def _prompt(row: Row, columns: Columns) -> Any:
+def prompt_of(row: Row, columns: Columns) -> Any:
+    """A row's prompt, or the `PromptError` that says why it has none."""
     if row.error is not None:
         return PromptError(row.error)
     present = [name for name in (columns.text, columns.messages) if name and name in row.values]
@@ -257,7 +258,7 @@ def _prompt(row: Row, columns: Columns) -> Any:
     )
 
 
-def _row_id(row: Row, path: Path, columns: Columns) -> str:
+def id_of(row: Row, path: Path, columns: Columns) -> str:
     """The row's own id as text; where it has none, its place, as `file:line`."""
     value = row.values.get(columns.row_id) if columns.row_id else None
     return f"{path.name}:{row.number}" if value is None or value == "" else str(value)

@@ -11,32 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data.config import ConfigError
 from data.reading import MANIFEST_FILE
 from data.records import Record
-from inference.classifier import BATCH_TOKENS
 from inference.decision import DISTILLATION
-from inference.windows import Windower
 
-from ..batches import Packer
-from ..config import RunConfig, load_run
-from ..encode import DataError, any_label, label_row, load_split, records_of
-from ..encoders import EncoderError, find_encoder
-from ..metrics.intervals import DRAWS, ClusterBootstrap, Estimate, missing
-from ..metrics.measures import ranking_measures
-from ..metrics.ranking import FPR_RATES, rate_name, source_recalls, threshold_at
-from ..model import open_network
-from ..processes import has_accelerator
+from ..config import load_run
+from ..encode import DataError, load_split, records_of
+from ..encoders import EncoderError
+from ..metrics.intervals import ClusterBootstrap, missing
+from ..metrics.measures import BOTH, ranking_measures
+from .frozen import FrozenEncoder, fit_weighted, linear_probe, truth_of
 from .labelled import Measured
-from .sections import SOURCE_MEAN, Sections
+from .sections import SOURCE_MEAN, Sections, mean_over_sources, rates_for, source_means
 
 RUN_FILE = "run.yaml"
 _SEED = 0
-_CHUNK = 256
 _WORD = r"(?u)\b\w+\b"
 """Words of one letter too: scikit-learn's own pattern drops them, and with them many Chinese and Japanese ones."""
 _GAINS = ("roc_auc", "recall_at_fpr_5pct", "recall_at_fpr_1pct")
@@ -65,53 +57,6 @@ class _Way:
     what: str
     inputs: Callable[[Sequence[Record]], Any]
     pipeline: Callable[[], Any]
-
-
-class FrozenEncoder:
-    """A run's base encoder as it came, before any training: prompts as the mean of the last layer over their tokens.
-
-    It has the layers that the run keeps, without the layer that a run may add, and reads the windows that scoring
-    reads; tokens that two windows share count twice.
-
-    Raises:
-        EncoderError: the encoder is not there.
-    """
-
-    def __init__(self, config: RunConfig) -> None:
-        from ..finetune import quiet
-
-        quiet()
-        encoder = find_encoder(config.encoder)
-        network = open_network(encoder, config.encoder.model_copy(update={"mean_layer": False}))
-        self._device = torch.accelerator.current_accelerator() if has_accelerator() else torch.device("cpu")
-        self._network = network.base_model.to(self._device).eval()
-        self._windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
-        self._pack = Packer(network.config.pad_token_id or 0, BATCH_TOKENS)
-        self.name = encoder.name
-        self.layers = int(network.config.num_hidden_layers)
-
-    def __call__(self, records: Sequence[Record]) -> np.ndarray:
-        """Means of the last layer, float32 `[records, width]`, with a progress bar."""
-        parts = []
-        with tqdm(total=len(records), unit="prompt", desc="embedding", mininterval=0.5, leave=False) as bar:
-            for start in range(0, len(records), _CHUNK):
-                parts.append(self.means(records[start : start + _CHUNK]))
-                bar.update(len(parts[-1]))
-        return np.concatenate(parts)
-
-    @torch.inference_mode()
-    def means(self, records: Sequence[Record]) -> np.ndarray:
-        """The same for a handful of records, without a bar."""
-        windows = self._windower([record.rendered for record in records])
-        rows = [{"windows": prompt.ids, "labels": [], "weight": 1.0} for prompt in windows]
-        means = np.empty((len(rows), self._network.config.hidden_size), np.float32)
-        for batch in self._pack(rows)["batches"]:
-            ids, mask, owner = (batch[name].to(self._device) for name in ("input_ids", "attention_mask", "owner"))
-            states = self._network(input_ids=ids, attention_mask=mask).last_hidden_state * mask.unsqueeze(2)
-            totals = states.new_zeros(len(batch["rows"]), states.shape[2]).index_add(0, owner, states.sum(dim=1))
-            tokens = states.new_zeros(len(batch["rows"])).index_add(0, owner, mask.sum(dim=1).to(states.dtype))
-            means[batch["rows"].numpy()] = (totals / tokens.unsqueeze(1)).cpu().numpy()
-        return means
 
 
 def compare_with_baselines(folder: Path, data: Sequence[str], model: Path, measured: Measured) -> list[Baseline]:
@@ -200,26 +145,6 @@ def _train(
     scores = np.asarray(pipeline.decision_function(way.inputs(records)), np.float64)
     done = time.perf_counter()
     return Baseline(way.name, way.what, scores, done - started, done - trained)
-
-
-def truth_of(records: Sequence[Record], names: Sequence[str]) -> np.ndarray:
-    """Whether any of the categories applies, `[n]`: 1, 0, or negative where nobody knows."""
-    rows = [label_row(record.labels, record.judged, names) for record in records]
-    return any_label(np.array(rows).reshape(len(rows), len(names)))
-
-
-def fit_weighted(pipeline: Any, inputs: Any, positive: np.ndarray, weights: np.ndarray) -> Any:
-    """A scikit-learn pipeline, fitted so that its last step counts each record by its weight."""
-    return pipeline.fit(inputs, positive, **{f"{pipeline.steps[-1][0]}__sample_weight": weights})
-
-
-def linear_probe() -> Any:
-    """A linear classifier over embeddings (Alain and Bengio 2017), in which both classes count alike."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
 
 
 def _probe_way(encoder: FrozenEncoder) -> _Way:
@@ -329,9 +254,8 @@ def baseline_sections(measured: Measured, baselines: Sequence[Baseline], seed: i
     positive = clear.truth[known] == 1
     n, organic = len(positive), int((~positive).sum())
     if organic in (0, n):
-        lacking = missing(n, "needs both organic and positive prompts")
-        return {f"baseline {baseline.name}": {"roc_auc": lacking} for baseline in baselines}
-    rates = [fpr for fpr in FPR_RATES if organic * fpr >= 1]
+        return {f"baseline {baseline.name}": {"roc_auc": missing(n, BOTH)} for baseline in baselines}
+    rates, lacking = rates_for(organic, n)
     own = ranking_measures(clear.scores(DISTILLATION)[known], positive, rates)
     theirs = [ranking_measures(baseline.scores[~apart][known], positive, rates) for baseline in baselines]
 
@@ -346,32 +270,16 @@ def baseline_sections(measured: Measured, baselines: Sequence[Baseline], seed: i
         return found
 
     estimates = ClusterBootstrap(clear.clusters, seed=seed).estimates(measures, known)
+    ours_by_source = source_means(clear, clear.scores(DISTILLATION))
     sections: Sections = {}
     for i, baseline in enumerate(baselines):
         section = {name.removeprefix(f"{i} "): value for name, value in estimates.items() if name.startswith(f"{i} ")}
-        for fpr in FPR_RATES:
-            if fpr not in rates:
-                note = f"needs {round(1 / fpr):,} organic prompts, and {organic:,} are there"
-                section[f"recall_at_fpr_{rate_name(fpr)}"] = missing(n, note)
-        sections[f"baseline {baseline.name}"] = section | _source_means(clear, baseline.scores[~apart])
+        theirs_by_source = source_means(clear, baseline.scores[~apart])
+        section[SOURCE_MEAN] = mean_over_sources(theirs_by_source)
+        if ours_by_source is not None and theirs_by_source is not None:
+            section[f"{SOURCE_MEAN}_gain"] = mean_over_sources(ours_by_source - theirs_by_source)
+        sections[f"baseline {baseline.name}"] = section | lacking
     return sections
-
-
-def _source_means(measured: Measured, scores: np.ndarray) -> dict[str, Estimate]:
-    """Recall at 1 % false positives averaged over sources, and the artefact's less that, over the same draws."""
-    organic, positive = measured.truth == 0, measured.truth == 1
-    if organic.sum() < 100:
-        return {SOURCE_MEAN: missing(0, "needs positive prompts, and 100 organic ones")}
-    ours, theirs = (
-        source_recalls(found > threshold_at(found, organic, 0.01), positive, measured.sources)
-        for found in (measured.scores(DISTILLATION), scores)
-    )
-    drawn = np.random.default_rng(0).integers(0, len(theirs), (DRAWS, len(theirs)))
-    means = {}
-    for name, values in ((SOURCE_MEAN, theirs), (f"{SOURCE_MEAN}_gain", ours - theirs)):
-        low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-        means[name] = Estimate(float(values.mean()), float(low), float(high), len(values))
-    return means
 
 
 def _note(text: str) -> None:

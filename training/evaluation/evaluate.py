@@ -15,6 +15,7 @@ from inference import PromptClassifier
 from inference.artefact import write_text
 
 from ..encode import DataError
+from ..metrics.intervals import Estimate
 from .labelled import Measured, exclude, measure, read_labelled
 from .sections import Sections, evaluate_sections, sections_to_json
 from .seen import seen_in
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 SEEN = "seen"
-"""The section of `metrics.json` that says how many records shaped the artefact."""
+"""The section of `metrics.json` that says how many of the records shaped the artefact, by its split."""
 
 
 class FaultyData(ValueError):
@@ -91,6 +92,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
         baselines = compare_with_baselines(options.baselines, options.data, options.model, measured)
         sections |= baseline_sections(measured, baselines)
+    if seen:
+        sections[SEEN] = {name: Estimate(count, count, count, len(records)) for name, count in seen.items()}
     found = Evaluation(measured, sections, outcomes, baselines, seen)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / METRICS_FILE, json.dumps(sections_to_json(sections), indent=2) + "\n")

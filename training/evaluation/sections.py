@@ -15,21 +15,22 @@ from ..metrics.intervals import (
     ClusterBootstrap,
     Estimate,
     count_estimate,
-    exact_interval,
     missing,
     rate_estimate,
 )
 from ..metrics.measures import (
     BASE_RATES,
+    BOTH,
     ECE,
     base_rate_name,
     confusion_cells,
     decision_measures,
+    precision_estimate,
     probability_measures,
     ranking_measures,
     share_measures,
 )
-from ..metrics.ranking import FPR_RATES, precision_at, rate_name, source_recalls, threshold_at
+from ..metrics.ranking import FPR_RATES, rate_name, source_recalls, threshold_at
 from ..metrics.reliability import ReliabilityBin, reliability_bins, uncalibrated
 from .labelled import Measured
 from .slices import Part, part_section, parts_of
@@ -39,7 +40,6 @@ CALIBRATION = "calibration"
 AMBIGUOUS = "ambiguous"
 SOURCE_MEAN = "mean_source_recall_at_fpr_1pct"
 PROMISED = "promised_false_positive_rate"
-_BOTH = "needs both organic and positive prompts"
 
 
 def evaluate_sections(measured: Measured, assay: Assay, columns: Sequence[str] = (), seed: int = 0) -> Sections:
@@ -61,7 +61,7 @@ def evaluate_sections(measured: Measured, assay: Assay, columns: Sequence[str] =
     bootstrap = ClusterBootstrap(clear.clusters, seed=seed)
     scores = clear.scores(DISTILLATION)
     sections = {DISTILLATION: _question(clear, DISTILLATION, clear.truth, clear.truth, bootstrap)}
-    sections[DISTILLATION] |= _mean_over_sources(clear, scores)
+    sections[DISTILLATION][SOURCE_MEAN] = mean_over_sources(source_means(clear, scores))
     for i, name in enumerate(assay.labels):
         # A category is ranked against organic prompts alone: taking one category for another accuses nobody.
         ranked = np.where(clear.labels[:, i] == 1, 1.0, np.where(clear.truth == 0, 0.0, -1.0))
@@ -91,30 +91,46 @@ def _question(
     n, organic = int(known.sum()), int((~positive).sum())
     if organic in (0, n):
         names = ["roc_auc", "average_precision", *(f"recall_at_fpr_{rate_name(fpr)}" for fpr in FPR_RATES)]
-        section = {metric: missing(n, _BOTH) for metric in names}
+        section = {metric: missing(n, BOTH) for metric in names}
     else:
-        supported = [fpr for fpr in FPR_RATES if organic * fpr >= 1]
-        section = bootstrap.estimates(ranking_measures(scores[known], positive, supported), known)
-        for fpr in FPR_RATES:
-            if fpr not in supported:
-                note = f"needs {round(1 / fpr):,} organic prompts, and {organic:,} are there"
-                section[f"recall_at_fpr_{rate_name(fpr)}"] = missing(n, note)
+        supported, lacking = rates_for(organic, n)
+        section = bootstrap.estimates(ranking_measures(scores[known], positive, supported), known) | lacking
     judged = truth >= 0
     if not judged.any():
         return section | {metric: missing(0, "no prompts") for metric in ("brier", "log_loss", ECE)}
     return section | bootstrap.estimates(probability_measures(scores[judged], truth[judged]), judged, centred=[ECE])
 
 
-def _mean_over_sources(measured: Measured, scores: np.ndarray) -> dict[str, Estimate]:
-    """Recall at 1 % false positives, averaged over sources: a large source counts no more than a small one."""
+def rates_for(organic: int, n: int) -> tuple[list[float], dict[str, Estimate]]:
+    """The false-positive rates that so many organic prompts of `n` can tell of; and recall at the others: why not."""
+    supported = [fpr for fpr in FPR_RATES if organic * fpr >= 1]
+    return supported, {
+        f"recall_at_fpr_{rate_name(fpr)}": missing(
+            n, f"needs {round(1 / fpr):,} organic prompts, and {organic:,} are there"
+        )
+        for fpr in FPR_RATES
+        if fpr not in supported
+    }
+
+
+def source_means(measured: Measured, scores: np.ndarray) -> np.ndarray | None:
+    """Recall at 1 % false positives of each source with positives, `[sources]`; None on too few prompts."""
     organic = measured.truth == 0
     over = scores > threshold_at(scores, organic, 0.01)
     recalls = source_recalls(over, measured.truth == 1, measured.sources)
-    if not len(recalls) or organic.sum() < 100:
-        return {SOURCE_MEAN: missing(0, "needs positive prompts, and 100 organic ones")}
+    return recalls if len(recalls) and organic.sum() >= 100 else None
+
+
+def mean_over_sources(recalls: np.ndarray | None) -> Estimate:
+    """The mean over sources, in which a large one counts no more than a small one, by a bootstrap over sources.
+
+    The draws are the same whatever the values, so that differences of two artefacts can be given as well.
+    """
+    if recalls is None:
+        return missing(0, "needs positive prompts, and 100 organic ones")
     draws = np.random.default_rng(0).choice(recalls, (DRAWS, len(recalls))).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
-    return {SOURCE_MEAN: Estimate(float(recalls.mean()), float(low), float(high), len(recalls))}
+    return Estimate(float(recalls.mean()), float(low), float(high), len(recalls))
 
 
 def _point_sections(
@@ -149,28 +165,13 @@ def _decisions(flagged: np.ndarray, truth: np.ndarray, bootstrap: ClusterBootstr
         "false_positive_rate": rate_estimate(alarms, organic),
         "recall": rate_estimate(hits, n - organic),
     }
-    section |= {base_rate_name(rate): _precision(rate, hits, n - organic, alarms, organic) for rate in BASE_RATES}
-    section |= bootstrap.estimates(decision_measures(flagged, positive), known) if n else {"f1": missing(0, _BOTH)}
+    section |= {
+        base_rate_name(rate): precision_estimate(rate, hits, n - organic, alarms, organic) for rate in BASE_RATES
+    }
+    section |= bootstrap.estimates(decision_measures(flagged, positive), known) if n else {"f1": missing(0, BOTH)}
     return section | {
         cell: count_estimate(int(mask.sum()), n) for cell, mask in confusion_cells(flagged, positive).items()
     }
-
-
-def _precision(rate: float, hits: int, positives: int, alarms: int, organic: int) -> Estimate:
-    """Precision at a fixed threshold and an assumed base rate, from exact intervals of both of its rates.
-
-    Each of the two is at level sqrt(0.95), so that both hold together with 95 %: they come from different prompts.
-    """
-    n = positives + organic
-    if not positives or not organic:
-        return missing(n, _BOTH)
-    level = 0.95**0.5
-    recall_low, recall_high = exact_interval(hits, positives, level)
-    fpr_low, fpr_high = exact_interval(alarms, organic, level)
-    low, high = precision_at(rate, recall_low, fpr_high), precision_at(rate, recall_high, fpr_low)
-    if not hits and not alarms:
-        return Estimate(None, low, high, n, "nothing was flagged")
-    return Estimate(precision_at(rate, hits / positives, alarms / organic), low, high, n)
 
 
 def _calibration_section(measured: Measured, assay: Assay, bootstrap: ClusterBootstrap) -> dict[str, Estimate]:

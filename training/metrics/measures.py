@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .intervals import Measures
+from .intervals import Estimate, Measures, exact_interval, missing
 from .ranking import Ranking, precision_at, rate_name
 from .reliability import calibration_error
 
 BASE_RATES = (0.01, 0.001, 0.00001)
 """Assumed shares of distillation in traffic: 1 prompt in 100, in 1,000 and in 100,000."""
+BOTH = "needs both organic and positive prompts"
+"""Why a metric of two classes has no value."""
 ECE = "expected_calibration_error"
 
 
@@ -98,3 +100,20 @@ def precision_measures(scores: np.ndarray, positive: np.ndarray, fpr: float, bas
 def base_rate_name(rate: float) -> str:
     """The metric's name at an assumed share of distillation: 0.001 as `precision_at_1_in_1000`."""
     return f"precision_at_1_in_{round(1 / rate)}"
+
+
+def precision_estimate(rate: float, hits: int, positives: int, alarms: int, organic: int) -> Estimate:
+    """Precision at a fixed threshold and an assumed base rate, from exact intervals of both of its rates.
+
+    Each of the two is at level sqrt(0.95), so that both hold together with 95 %: they come from different prompts.
+    """
+    n = positives + organic
+    if not positives or not organic:
+        return missing(n, BOTH)
+    level = 0.95**0.5
+    recall_low, recall_high = exact_interval(hits, positives, level)
+    fpr_low, fpr_high = exact_interval(alarms, organic, level)
+    low, high = precision_at(rate, recall_low, fpr_high), precision_at(rate, recall_high, fpr_low)
+    if not hits and not alarms:
+        return Estimate(None, low, high, n, "nothing was flagged")
+    return Estimate(precision_at(rate, hits / positives, alarms / organic), low, high, n)

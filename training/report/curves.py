@@ -15,7 +15,7 @@ import numpy as np
 from ..metrics.intervals import ClusterBootstrap
 from ..metrics.measures import BASE_RATES
 from ..metrics.ranking import Curve, Ranking, precision_at
-from .plots import Axis
+from .plots import Axis, Line
 
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 436.0, 14.0, 266.0
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -38,20 +38,6 @@ class LogAxis(Axis):
 
 
 @dataclass(frozen=True, slots=True)
-class Stroke:
-    """A line in pixels, drawn in the style that the legend shows with its name."""
-
-    name: str
-    style: str
-    points: list[tuple[float, float]]
-
-    @property
-    def path(self) -> str:
-        """As the attribute `points` of a polyline."""
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
-
-
-@dataclass(frozen=True, slots=True)
 class Mark:
     """A place that is named in a picture."""
 
@@ -70,7 +56,7 @@ class Picture:
     y: Axis
     x_label: str
     y_label: str
-    strokes: list[Stroke]
+    strokes: list[Line]
     band: list[tuple[float, float]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     blind: float | None = None
@@ -200,7 +186,7 @@ def precision_picture(own: Trade | None) -> Picture:
     lowest = min((precision for points in curves.values() for _, precision, _ in points), default=_LOWEST)
     y = log_axis(max(lowest, _LOWEST), BOTTOM, TOP)
     strokes = [
-        Stroke(f"1 in {round(1 / rate):,}", _BASE_STYLES[rate], [(x.at(fpr), y.at(p)) for fpr, p, _ in points])
+        Line(f"1 in {round(1 / rate):,}", _BASE_STYLES[rate], [(x.at(fpr), y.at(p)) for fpr, p, _ in points])
         for rate, points in curves.items()
     ]
     return Picture(
@@ -227,7 +213,7 @@ def recall_picture(own: Trade | None) -> Picture:
             points = [(x.at(recall), y.at(precision)) for _, precision, recall in _precisions(own, rate)]
             if rate == here and own.recalls[0]:
                 points = [(x.at(0.0), y.at(1.0)), (x.at(float(own.recalls[0])), y.at(1.0)), *points]
-            strokes.append(Stroke(name, style, points))
+            strokes.append(Line(name, style, points))
     return Picture(
         "pr",
         "Precision-recall curve, as these prompts are mixed and where distillation is rarer",
@@ -248,8 +234,8 @@ def _precisions(own: Trade, base_rate: float) -> list[tuple[float, float, float]
     ]
 
 
-def _roc_stroke(name: str, style: str, found: Trade | None, x: Axis, y: Axis) -> Stroke:
-    return Stroke(name, style, [] if found is None else _steps_of(found.rates, found.recalls, x, y))
+def _roc_stroke(name: str, style: str, found: Trade | None, x: Axis, y: Axis) -> Line:
+    return Line(name, style, [] if found is None else _steps_of(found.rates, found.recalls, x, y))
 
 
 def _steps_of(rates: np.ndarray, values: np.ndarray, x: Axis, y: Axis) -> list[tuple[float, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ from tqdm import tqdm
 from data.records import ORGANIC, Record
 from inference import PromptClassifier
 from inference.decision import DISTILLATION, Prediction
-from inference.explain import Explainer, ExplainError, explanation_html
+from inference.explain import Explainer, ExplainError
+from inference.explanation import explanation_html, printable
 from inference.prompts import PromptError
 
 from ..evaluation.labelled import Measured
@@ -24,10 +24,6 @@ EXPLAINED = 5
 STEPS = 24
 """Of the integral behind an explanation: half as many as by default, for colours need no third digit."""
 LONGEST = 1500
-# Control characters, direction marks and lone surrogates: a page may not hold them, or lets them turn its own words.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +122,4 @@ def _explained(
 def readable(text: str, longest: int | None = None) -> str:
     """A text that a page can hold, whatever is in it, cut with `…` where it is longer."""
     cut = text if longest is None or len(text) <= longest else text[:longest].rstrip() + "…"
-    return _UNPRINTABLE.sub("\ufffd", cut.replace("\r\n", "\n").replace("\r", "\n"))
+    return printable(cut)

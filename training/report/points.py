@@ -11,19 +11,17 @@ import numpy as np
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
 
-from ..evaluation.sections import Sections
-from ..metrics.intervals import Estimate, exact_interval, missing, rate_estimate
-from ..metrics.measures import BASE_RATES
-from ..metrics.ranking import precision_at
+from ..evaluation.sections import PROMISED, Sections
+from ..metrics.intervals import Estimate, rate_estimate
+from ..metrics.measures import BASE_RATES, BOTH, precision_estimate
 from .curves import Picture, steps
 from .histogram import Histogram
-from .tables import POINT, promise, share, shares
+from .tables import POINT, aim_of, promise, share, shares
 
 MILLION = 1_000_000
 RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
 """False-positive rates of which the report tells what threshold gives them here."""
 _MOST = 160
-_BOTH = "needs both organic and positive prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +95,8 @@ def point_rows(assay: Assay, sections: Sections) -> list[PointRow]:
     rows = []
     for name, point in assay.operating_points.items():
         section = sections[POINT + name]
-        aim = point.target_fpr if point.target_fpr is not None else (point.fpr if point.n_organic else None)
-        promised = Estimate(point.fpr, point.fpr_low, point.fpr_high, point.n_organic)
-        if not point.n_organic:
-            promised = missing(0, "was set on no organic prompts")
-        seen = section["false_positive_rate"]
-        rows.append(PointRow(name, point.thresholds[DISTILLATION], aim, promised, promise(aim, seen), section))
+        aim, seen = aim_of(name, section), section["false_positive_rate"]
+        rows.append(PointRow(name, point.thresholds[DISTILLATION], aim, section[PROMISED], promise(aim, seen), section))
     return rows
 
 
@@ -163,17 +157,13 @@ def _traffic(rate: float, hits: int, positives: int, alarms: int, organic: int) 
     fpr, recall = rate_estimate(alarms, organic), rate_estimate(hits, positives)
     false, found = _million(fpr, 1 - rate), _million(recall, rate)
     if fpr.value is None or recall.value is None:
-        return Traffic(f"– ({_BOTH})", false, found, f"– ({_BOTH})")
+        return Traffic(f"– ({BOTH})", false, found, f"– ({BOTH})")
     flagged = MILLION * (rate * recall.value + (1 - rate) * fpr.value)
-    # Each of the two rates at level sqrt(0.95), so that both hold together with 95 %, as in `metrics.json`.
-    level = 0.95**0.5
-    recalls, rates = exact_interval(hits, positives, level), exact_interval(alarms, organic, level)
-    low, high = precision_at(rate, recalls[0], rates[1]), precision_at(rate, recalls[1], rates[0])
-    if not alarms:
+    precision = precision_estimate(rate, hits, positives, alarms, organic)
+    if not alarms and precision.low is not None:
         # With no false alarm seen the value would be 100 %, which nobody knows.
-        return Traffic(rounded(flagged), false, found, f"at least {share(low)}: no false alarm was seen here")
-    value = precision_at(rate, recall.value, fpr.value)
-    return Traffic(rounded(flagged), false, found, shares(Estimate(value, low, high, positives + organic)))
+        return Traffic(rounded(flagged), false, found, f"at least {share(precision.low)}: no false alarm was seen here")
+    return Traffic(rounded(flagged), false, found, shares(precision))
 
 
 def _million(rate: Estimate, part: float) -> str:

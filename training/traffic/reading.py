@@ -19,9 +19,8 @@ from data.reading import MANIFEST_FILE
 from data.records import prompt_key
 from inference import PromptClassifier
 from inference.artefact import Assay
-from inference.classifier import row_prompt
 from inference.decision import DISTILLATION
-from inference.job.local import Columns, ScoreOptions, choose_columns
+from inference.job.local import Columns, ScoreOptions, choose_columns, prompt_of
 from inference.job.readers import Row, column_names, count_rows, read_rows
 from inference.job.writers import summary_path
 from inference.prompts import PromptError, render_prompt
@@ -167,7 +166,7 @@ class _Reader:
     def _raw(self, source: _Source, chunk: Sequence[Row]) -> list[list[float]]:
         fresh = []
         for row in chunk:
-            prompt = _prompt(row, source.columns)
+            prompt = prompt_of(row, source.columns)
             try:
                 if self._is_new(prompt):  # a repeat is not even scored
                     fresh.append(prompt)
@@ -196,7 +195,7 @@ class _Reader:
             if not all(0 <= value <= 1 for value in values):
                 raise TrafficError(f"{source.path}:{row.number}: a score is no probability; score the prompts again")
             try:
-                is_new = self._is_new(_prompt(row, source.columns))
+                is_new = self._is_new(prompt_of(row, source.columns))
             except PromptError:  # the text was not kept
                 self._unkeyed += 1
                 is_new = True
@@ -219,10 +218,3 @@ class _Reader:
         self._seen.add(key)
         self._hashes.append(prompt_hash(prompt_key(text)))
         return True
-
-
-def _prompt(row: Row, columns: Columns) -> Any:
-    """A row's prompt, or the `PromptError` that says why it has none."""
-    if row.error is not None:
-        return PromptError(row.error)
-    return row_prompt(row.values.get(columns.text or ""), row.values.get(columns.messages or ""))
