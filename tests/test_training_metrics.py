@@ -211,3 +211,15 @@ def test_a_combined_metric_gives_intervals_where_clusters_are_named():
     assert {name: found[name] for name in plain} == plain
     for name in plain:
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+
+
+def test_few_clusters_give_no_figure():
+    """Five prompts against five that are told apart are no proof of an area of exactly 1."""
+    scores, truth = np.arange(10) / 10, np.arange(10) >= 5
+    bootstrap = ClusterBootstrap(np.arange(10), 50)
+    measures, everyone = ranking_measures(scores, truth, ()), np.ones(10, bool)
+    assert bootstrap.estimates(measures, everyone)["roc_auc"].value == 1
+    found = bootstrap.estimates(measures, everyone, positive=truth)["roc_auc"]
+    assert found.value is None and found.note == "needs 10 clusters of each class, and 5 are there"
+    few = ClusterBootstrap(np.arange(10) // 2, 50).estimates(measures, everyone)["roc_auc"]
+    assert few.value is None and "needs 10 clusters, and 5" in few.note

@@ -19,10 +19,11 @@ from ..encode import DataError, any_label, label_row
 from ..evaluation.evaluate import guard, read_records
 from ..evaluation.labelled import Measured, clusters_of, is_ambiguous, measure
 from ..evaluation.suite import SHIPPED, Outcome, Suite, load_suite, run_suite
+from ..metrics.intervals import MIN_CLUSTERS
 from .checks import KINDS
 from .gate import overall, shipped
 from .paired import Pair
-from .parts import LEAST_CLUSTERS, slices, suite
+from .parts import slices, suite
 from .promote import CURRENT, check_place, promote
 from .verdict import Flip, Side, Verdict
 
@@ -153,10 +154,10 @@ def _usable(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[Reco
     clusters = np.array([f"cluster {name}" for name in clusters_of(known)])
     for name, value in (("organic", 0), ("distillation-style", 1)):
         found = len(set(clusters[truth[usable] == value]))
-        if found < LEAST_CLUSTERS:
+        if found < MIN_CLUSTERS:
             raise DataError(
                 f"the {name} records fall into {found} clusters of prompts that belong together, and an interval "
-                f"needs {LEAST_CLUSTERS}; give records of more templates or accounts"
+                f"needs {MIN_CLUSTERS}; give records of more templates or accounts"
             )
     # Noted, so that it is not searched for again with each artefact.
     noted = [

@@ -14,15 +14,13 @@ from inference.decision import DISTILLATION
 from ..evaluation.labelled import Measured
 from ..evaluation.slices import Part, parts_of
 from ..evaluation.suite import Outcome
-from ..metrics.intervals import Measures
+from ..metrics.intervals import MIN_CLUSTERS, Measures
 from .checks import CAPABILITY, NO_FEWER, Check
 from .gate import fpr_margin, holm, no_harm, supported
 from .paired import ALPHA, Pair, Paired, moving_rates
 
 LEAST_PROMPTS = 200
 LEAST_POSITIVE = 50
-LEAST_CLUSTERS = 10
-"""A bootstrap over fewer clusters has too few of them to draw from: its intervals come out too narrow."""
 POOLED = "must-pass tests together"
 
 
@@ -67,12 +65,12 @@ def _name(part: Part, metric: str) -> str:
 def _recall_counts(pair: Pair, part: Part) -> bool:
     positive = part.chosen & pair.positive
     large = part.chosen.sum() >= LEAST_PROMPTS and positive.sum() >= LEAST_POSITIVE
-    return bool(large) and pair.bootstrap.clusters_in(positive) >= LEAST_CLUSTERS
+    return bool(large) and pair.bootstrap.clusters_in(positive) >= MIN_CLUSTERS
 
 
 def _alarms(pair: Pair, part: Part) -> bool:
     organic = part.chosen & pair.organic
-    return bool(organic.sum() >= LEAST_PROMPTS) and pair.bootstrap.clusters_in(organic) >= LEAST_CLUSTERS
+    return bool(organic.sum() >= LEAST_PROMPTS) and pair.bootstrap.clusters_in(organic) >= MIN_CLUSTERS
 
 
 def suite(champion: Sequence[Outcome], challenger: Sequence[Outcome], margin: float) -> list[Check]:

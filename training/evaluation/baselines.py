@@ -269,7 +269,7 @@ def baseline_sections(measured: Measured, baselines: Sequence[Baseline], seed: i
             found |= {f"{i} {name}": value for name, value in (values | gains).items()}
         return found
 
-    estimates = ClusterBootstrap(clear.clusters, seed=seed).estimates(measures, known)
+    estimates = ClusterBootstrap(clear.clusters, seed=seed).estimates(measures, known, positive=clear.truth == 1)
     ours_by_source = source_means(clear, clear.scores(DISTILLATION))
     sections: Sections = {}
     for i, baseline in enumerate(baselines):

@@ -10,13 +10,11 @@ import numpy as np
 
 from data.summary import markdown_table
 
-from ..metrics.intervals import ClusterBootstrap, Estimate, exact_interval
+from ..metrics.intervals import MIN_CLUSTERS, ClusterBootstrap, Estimate, exact_interval
 from ..metrics.measures import share_measures
 from ..metrics.ranking import threshold_at
 from .loso_folds import MIN_ORGANIC, Pool
 
-MIN_CLUSTERS = 10
-"""Of fewer clusters no interval is drawn: the values of each are told."""
 _COLUMNS = {
     "recall": "recall at 1 % FPR",
     "roc_auc": "area under ROC",

@@ -94,7 +94,10 @@ def _question(
         section = {metric: missing(n, BOTH) for metric in names}
     else:
         supported, lacking = rates_for(organic, n)
-        section = bootstrap.estimates(ranking_measures(scores[known], positive, supported), known) | lacking
+        section = (
+            bootstrap.estimates(ranking_measures(scores[known], positive, supported), known, positive=ranked == 1)
+            | lacking
+        )
     judged = truth >= 0
     if not judged.any():
         return section | {metric: missing(0, "no prompts") for metric in ("brier", "log_loss", ECE)}

@@ -98,7 +98,7 @@ def part_section(
             section["roc_auc"] = missing(n, TOO_FEW)
         else:
             measures = ranking_measures(measured.scores(DISTILLATION)[here], truth[here] == 1, ())
-            section["roc_auc"] = bootstrap.estimates(measures, here)["roc_auc"]
+            section["roc_auc"] = bootstrap.estimates(measures, here, positive=positive)["roc_auc"]
     if positive.any():
         section["recall_at_fpr_1pct"] = _rate(over, positive)
         section["recall"] = _rate(flagged, positive)

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.stats import beta
 
 DRAWS = 2000
+MIN_CLUSTERS = 10
+"""A bootstrap over fewer clusters has too few to draw from: its intervals come out too narrow, so none is given."""
 _CELLS = 2_000_000
 """Weights that are laid out at once: a chunk of draws times prompts that stays near the processor."""
 
@@ -73,7 +75,13 @@ class ClusterBootstrap:
         parts = [measures(weights) for weights in self.weights(chosen)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def estimates(self, measures: Measures, chosen: np.ndarray, centred: Sequence[str] = ()) -> dict[str, Estimate]:
+    def estimates(
+        self,
+        measures: Measures,
+        chosen: np.ndarray,
+        centred: Sequence[str] = (),
+        positive: np.ndarray | None = None,
+    ) -> dict[str, Estimate]:
         """Each metric with the percentile interval over the draws.
 
         Args:
@@ -81,9 +89,16 @@ class ClusterBootstrap:
             chosen: a mask `[n]` over all prompts.
             centred: metrics whose draws are moved so that their mean is the value. A calibration error grows with
                 noise, so each draw has more of it than the sample, and the plain interval would lie over the value.
+            positive: of a metric of two classes, which of all prompts are positive, a mask `[n]`: both classes then
+                need `MIN_CLUSTERS` clusters.
         """
         n = int(chosen.sum())
         values = {name: float(value[0]) for name, value in measures(None).items()}
+        parts = [chosen] if positive is None else [chosen & positive, chosen & ~positive]
+        fewest = min(self.clusters_in(part) for part in parts)
+        if fewest < MIN_CLUSTERS:
+            each = "" if positive is None else " of each class"
+            return {name: missing(n, f"needs {MIN_CLUSTERS} clusters{each}, and {fewest} are there") for name in values}
         samples = self.samples(measures, chosen)
         return {name: _percentiles(values[name], samples[name], n, name in centred) for name in values}
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..comparison.checks import CAPABILITY, KINDS, Check, Kind, change, figure, p_value, worst_first
-from ..comparison.parts import LEAST_CLUSTERS, LEAST_POSITIVE, LEAST_PROMPTS
+from ..comparison.parts import LEAST_POSITIVE, LEAST_PROMPTS
 from ..comparison.verdict import Verdict
+from ..metrics.intervals import MIN_CLUSTERS
 from .templates import TEMPLATES
 
 MOST_FLIPS = 200
@@ -21,7 +22,7 @@ _NOTES: dict[Kind, str] = {
     "keeps its own. The balanced point aims at no rate, and F1 decides.",
     "slice": "Each at the threshold that lets through 1 % of all organic prompts together (5 % where fewer than 300 "
     f"are there). Recall is judged in slices of {LEAST_PROMPTS} prompts with {LEAST_POSITIVE} positives, the "
-    f"false-positive rate in those of {LEAST_PROMPTS} organic ones, if {LEAST_CLUSTERS} clusters stand behind it. A "
+    f"false-positive rate in those of {LEAST_PROMPTS} organic ones, if {MIN_CLUSTERS} clusters stand behind it. A "
     "slice counts against the challenger where a loss of more than the margin is shown after Holm's correction over "
     "all slices.",
     "suite": "At each artefact's default operating point. The must-pass tests together may not fall by more than the "
