@@ -17,6 +17,8 @@ EXAMPLES = """examples:
     %(prog)s score prompts.jsonl --model build/demo/model --output scored.parquet --keep account_id time
   score a folder of Parquet files whose prompts stand in "prompt"; go on after a kill:
     %(prog)s score logs/ --text-column prompt --model MODEL --output scored/ --resume
+  flag what was scored anew, at another operating point, without scoring:
+    %(prog)s decide scored.parquet --operating-point fpr-5pct --output scored-5pct.parquet
   see what an artefact promises:
     %(prog)s info build/demo/model
   see which words of a prompt raised its score (needs pip install 'promptassay[explain]'):
@@ -48,6 +50,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_score(commands)
+    _add_decide(commands)
     info = commands.add_parser("info", help="say what an artefact is and what its operating points promise")
     info.add_argument("model", metavar="MODEL", help="the artefact's folder")
     info.add_argument("--format", choices=("text", "json"), default="text", help="for people or for programs")
@@ -95,6 +98,25 @@ def _add_score(commands: Any) -> None:
     )
     score.add_argument("--resume", action="store_true", help="go on with a killed job; do nothing where all is done")
     score.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+
+
+def _add_decide(commands: Any) -> None:
+    decide = commands.add_parser(
+        "decide",
+        help="flag scored rows anew at another operating point, without scoring",
+        description="Flag the rows of a complete score job anew at another operating point of the artefact that scored "
+        "them: labels and flagged change, all else stays. Neither the artefact nor the prompts are needed. The output "
+        "is what score would have written with that --operating-point.",
+    )
+    decide.add_argument("scored", metavar="SCORED", help="what score wrote, with its summary beside it")
+    decide.add_argument("--operating-point", required=True, metavar="NAME", help="such as fpr-5pct")
+    decide.add_argument(
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="a path of the same kind: .parquet, .jsonl, .csv or a folder",
+    )
+    decide.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
 def _add_explain(commands: Any) -> None:
@@ -153,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .prompts import PromptError
 
     try:
-        return {"score": _score, "info": _info, "explain": _explain}[options.command](options)
+        return {"score": _score, "decide": _decide, "info": _info, "explain": _explain}[options.command](options)
     except (ArtefactError, ExplainError, InputError, JobError, PromptError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -188,6 +210,19 @@ def _score(options: argparse.Namespace) -> int:
         )
         return 1
     print(f"written: {result.output} and {result.output}.summary.json")
+    return 0
+
+
+def _decide(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .job.decide import decide_anew
+
+    output = Path(options.output)
+    print(
+        _summary_table(decide_anew(Path(options.scored), options.operating_point, output, overwrite=options.overwrite))
+    )
+    print(f"written: {output} and {output}.summary.json")
     return 0
 
 

@@ -157,14 +157,18 @@ def choose_columns(options: ScoreOptions, keep: tuple[str, ...], path: Path) -> 
 
 def summarise(classifier: PromptClassifier, identity: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     """What `summary.json` says: which artefact decided what, by which thresholds, and how it came out."""
-    assay, point = classifier.assay, classifier.assay.point(classifier.point_name)
+    assay = classifier.assay
+    points = {
+        name: {"thresholds": point.thresholds, "measured_fpr": _measured(point) | {"set_on": assay.set_on}}
+        for name, point in assay.operating_points.items()
+    }
     counts = ledger.counts
     kinds = {name.removeprefix("error: "): n for name, n in sorted(counts.items()) if name.startswith("error: ")}
     return {
         "artefact": assay.fingerprint,
         "operating_point": classifier.point_name,
-        "thresholds": point.thresholds,
-        "measured_fpr": _measured(point) | {"set_on": classifier.assay.set_on},
+        **points[classifier.point_name],
+        "operating_points": points,  # for `decide`, which has no artefact at hand
         "options": identity,
         "inputs": [{**file.file.to_json(), "rows": sum(file.parts)} for file in ledger.files],
         "counts": {

@@ -40,8 +40,8 @@ def write_part(path: Path, kind: str, rows: Sequence[dict[str, Any]], types: dic
         if kind == "parquet":
             _write_parquet(stream, rows, types)
         else:
-            stream.write(_as_jsonl(rows) if kind == "jsonl" else _as_csv([row.values() for row in rows]))
-        _sync(stream)
+            stream.write(as_jsonl(rows) if kind == "jsonl" else as_csv([row.values() for row in rows]))
+        sync(stream)
     temporary.replace(path)
 
 
@@ -52,10 +52,10 @@ def join_parts(parts: Sequence[Path], kind: str, types: dict[str, Any], output: 
             _join_parquet(parts, types, stream, summary)
         else:
             if kind == "csv":
-                stream.write(_as_csv([types]))
+                stream.write(as_csv([types]))
             for part in parts:
                 stream.write(part.read_bytes())
-        _sync(stream)
+        sync(stream)
 
 
 def write_summary(output: Path, summary: dict[str, Any]) -> None:
@@ -79,16 +79,19 @@ def without_surrogates(value: Any) -> Any:
     return value
 
 
-def _sync(stream: IO[bytes]) -> None:
+def sync(stream: IO[bytes]) -> None:
+    """Have all that was written lie on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
-def _as_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
+def as_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
 
 
-def _as_csv(rows: Iterable[Iterable[Any]]) -> bytes:
+def as_csv(rows: Iterable[Iterable[Any]]) -> bytes:
+    """Rows of values as lines of CSV; the names of the columns are a row as well."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     return buffer.getvalue().encode()
