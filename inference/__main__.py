@@ -219,9 +219,8 @@ def _decide(options: argparse.Namespace) -> int:
     from .job.decide import decide_anew
 
     output = Path(options.output)
-    print(
-        _summary_table(decide_anew(Path(options.scored), options.operating_point, output, overwrite=options.overwrite))
-    )
+    summary = decide_anew(Path(options.scored), options.operating_point, output, overwrite=options.overwrite)
+    print(_summary_table(summary))
     print(f"written: {output} and {output}.summary.json")
     return 0
 

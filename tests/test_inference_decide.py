@@ -116,11 +116,11 @@ def test_wrong_use_is_one_sentence_and_changes_nothing(scored, tmp_path, capsys)
         error = capsys.readouterr().err
         assert error.splitlines()[-1].startswith("error: ") and message in error, error
         assert content(path) == before
-        assert not (tmp_path / "new.jsonl").exists() and not (tmp_path / "new.jsonl.summary.json").exists()
+        assert not [item for item in tmp_path.glob("new.jsonl*") if item.name != "new.jsonl.job"]
 
     new = tmp_path / "new.jsonl"
     refused("it has fpr-5pct", path, new, "fpr-9pct")
-    refused("is what was scored", path, path, "balanced", "--overwrite")
+    refused("is an input of this job", path, path, "balanced", "--overwrite")
     refused("must be of the kind", path, tmp_path / "new.csv", "balanced")
     refused("is not there", tmp_path / "none.jsonl", new, "balanced")
     (tmp_path / "there.jsonl").write_text("mine")
@@ -133,5 +133,34 @@ def test_wrong_use_is_one_sentence_and_changes_nothing(scored, tmp_path, capsys)
     shutil.copy(path.with_name("rows.jsonl.summary.json"), tmp_path / "alone.jsonl.summary.json")
     (tmp_path / "alone.jsonl").write_text(path.read_text() + "broken")
     refused(f"alone.jsonl:{len(ROWS) + 1}", tmp_path / "alone.jsonl", new, "balanced")
+    for row, message in (("{}", "a score is no number"), ('{"distillation": "x"}', "no number"), ("[]", "not a JSON")):
+        (tmp_path / "alone.jsonl").write_text(path.read_text() + row)
+        refused(f"alone.jsonl:{len(ROWS) + 1}: ", tmp_path / "alone.jsonl", new, "balanced")
+        refused(message, tmp_path / "alone.jsonl", new, "balanced")
+    (tmp_path / "alone.jsonl").write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    refused(
+        f"{len(ROWS) - 1} rows are there, and the summary says {len(ROWS)}", tmp_path / "alone.jsonl", new, "balanced"
+    )
+    (tmp_path / "alone.jsonl").write_text('{"text": "no scores"}\n')
+    refused("has no column distillation", tmp_path / "alone.jsonl", new, "balanced")
+    (tmp_path / "new.jsonl.job").mkdir()
+    refused("a job lies beside it", path, new, "balanced")
     assert decide(path, tmp_path / "there.jsonl", "balanced", "--overwrite") == 0
     assert (tmp_path / "there.jsonl").read_bytes().count(b"\n") == len(ROWS)
+
+
+def test_a_folder_is_replaced_with_its_ledger_and_nothing_else_is(scored, tmp_path, capsys):
+    first, second = scored("a/rows", "fpr-5pct"), scored("b/rows", "balanced")
+    wanted = content(second)
+    assert second.with_name("rows.job").exists()
+    assert decide(first, second, "balanced") == 2
+    assert decide(first, second, "balanced", "--overwrite") == 0
+    assert content(second) == wanted and not second.with_name("rows.job").exists()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    (tmp_path / "d").write_text("mine")
+    capsys.readouterr()
+    for name, message in (("c", "holds files that no score job wrote"), ("d", "is a file")):
+        assert decide(first, tmp_path / name, "balanced", "--overwrite") == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "c" / "thesis.txt").read_text() == (tmp_path / "d").read_text() == "mine"

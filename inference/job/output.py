@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,7 @@ class Output:
         Raises:
             JobError: something stands in the way that was not asked to be resumed or overwritten.
         """
-        if any(Path(file.path).resolve() == self.path.resolve() for file in inputs):
-            raise JobError(f"{self.path}: is an input of this job; name another output")
-        if self.path.is_dir() and self.one_file:
-            raise JobError(f"{self.path}: is a folder; name another output")
-        if self.path.is_dir() and not all(item.match("part-*.parquet") for item in self.path.iterdir()):
-            raise JobError(f"{self.path}: holds files that no score job wrote; name another output")
+        self.check_place([Path(file.path) for file in inputs])
         if overwrite:
             return False
         if self.path.exists() and not resume:
@@ -51,6 +46,19 @@ class Output:
         if scored != [file.to_json() for file in inputs]:
             raise JobError(f"{self.path}: was scored from other input; name another output, or use --overwrite")
         return True
+
+    def check_place(self, inputs: Iterable[Path]) -> None:
+        """Refuse a path where an output may not even replace what stands there.
+
+        Raises:
+            JobError: it is one of the inputs, of the other kind, or a folder with files of somebody else.
+        """
+        if any(path.resolve() == self.path.resolve() for path in inputs):
+            raise JobError(f"{self.path}: is an input of this job; name another output")
+        if self.path.exists() and self.path.is_dir() == self.one_file:
+            raise JobError(f"{self.path}: is a {'folder' if self.one_file else 'file'}; name another output")
+        if self.path.is_dir() and not all(item.match("part-*.parquet") for item in self.path.iterdir()):
+            raise JobError(f"{self.path}: holds files that no score job wrote; name another output")
 
     def open_ledger(self, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> Ledger:
         """The job's ledger: a fresh one, or the one to go on with."""

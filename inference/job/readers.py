@@ -55,7 +55,7 @@ def count_rows(path: Path) -> int | None:
     if is_compressed(path) or not isinstance(path, Path):
         return None
     if file_kind(path) == "parquet":
-        return int(_open_parquet(path).metadata.num_rows)
+        return int(open_parquet(path).metadata.num_rows)
     if file_kind(path) == "arrow":
         return sum(batch.num_rows for batch in _open_arrow(path)[1])
     with path.open("rb") as stream:
@@ -103,7 +103,7 @@ def shown_columns(names: Iterable[str]) -> str:
 
 def parquet_schema(path: Path) -> Any:
     """The Arrow schema of a Parquet file."""
-    return _open_parquet(path).schema_arrow
+    return open_parquet(path).schema_arrow
 
 
 def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:
@@ -129,7 +129,8 @@ def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:
                 yield Row(number, {name: item for name, item in value.items() if name in wanted})
 
 
-def _open_parquet(path: Path) -> Any:
+def open_parquet(path: Path) -> Any:
+    """A Parquet file, opened; `InputError` where it cannot be."""
     import pyarrow
     import pyarrow.parquet
 
@@ -163,7 +164,7 @@ def _open_arrow(path: Path) -> tuple[list[str], Iterator[Any]]:
 
 
 def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
-    file = _open_parquet(path)
+    file = open_parquet(path)
     present = file.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
     return _rows_of(path, file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted), wanted)
