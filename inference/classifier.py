@@ -12,7 +12,7 @@ import numpy as np
 
 from .artefact import ArtefactError, Assay, load_artefact
 from .backends import BACKENDS, Backend, open_backend
-from .decision import Prediction, decide, probabilities
+from .decision import Prediction, decide, prediction_columns, probabilities
 from .prompts import Prompt, PromptError, Rendered, parse_messages, render
 from .windows import PromptWindows, Windower, pool_logits
 
@@ -46,16 +46,21 @@ class LogitScorer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, list[PromptWindows], list[int]]:
         """Pooled logits `[prompts, labels]`, each prompt's windows, and which of them scored highest."""
+        prompts = self.windower(texts)
+        logits, top = self.score(prompts)
+        return logits, prompts, top
+
+    def score(self, prompts: Sequence[PromptWindows]) -> tuple[np.ndarray, list[int]]:
+        """Pooled logits `[prompts, labels]` of prompts cut into windows, and each one's window that scored highest."""
         import torch
 
-        prompts = self.windower(texts)
         owner = np.repeat(np.arange(len(prompts)), [len(prompt.ids) for prompt in prompts])
         window_logits = self._run([ids for prompt in prompts for ids in prompt.ids])
         pooled = pool_logits(torch.from_numpy(window_logits), torch.from_numpy(owner), len(prompts)).numpy()
         highest = np.logaddexp(0.0, window_logits).sum(axis=1)
         first = np.concatenate([[0], np.cumsum([len(prompt.ids) for prompt in prompts])])
         top = [_first_highest(highest[first[i] : first[i + 1]]) for i in range(len(prompts))]
-        return pooled, prompts, top
+        return pooled, top
 
     def _run(self, windows: list[list[int]]) -> np.ndarray:
         """Logits of each window, in order: sorted by length inside, so that little is padded."""
@@ -94,6 +99,15 @@ class _Loaded:
     assay: Assay
     point: OperatingPoint
     scorer: LogitScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Prompts ready for the network: for each the reason why it cannot be scored, or None; of the others the windows."""
+
+    errors: list[PromptError | None]
+    rendered: list[Rendered]
+    windows: list[PromptWindows]
 
 
 class PromptClassifier:
@@ -178,18 +192,27 @@ class PromptClassifier:
 
         A `PromptError` among the prompts (a row that could not even be read) stays in its place.
         """
-        results: list[Prediction | PromptError] = []
+        return self.predict(self.prepare(prompts))
+
+    def prepare(self, prompts: Iterable[Any]) -> Prepared:
+        """The first half of `classify_each`: prompts rendered and cut into windows, beside the network's work."""
         rendered: list[Rendered] = []
+        errors: list[PromptError | None] = []
         for prompt in prompts:
             try:
                 if isinstance(prompt, PromptError):
                     raise prompt
                 rendered.append(render(prompt))
-                results.append(_PENDING)
+                errors.append(None)
             except PromptError as error:
-                results.append(error)
-        predictions = iter(self._predict(rendered))
-        return [next(predictions) if result is _PENDING else result for result in results]
+                errors.append(error)
+        windows = self._open().scorer.windower([prompt.text for prompt in rendered]) if rendered else []
+        return Prepared(errors, rendered, windows)
+
+    def predict(self, prepared: Prepared) -> list[Prediction | PromptError]:
+        """The second half of `classify_each`: the network's work."""
+        predictions = iter(self._predict(prepared.rendered, prepared.windows))
+        return [error if error is not None else next(predictions) for error in prepared.errors]
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Score a batch of columns, as Ray Data, Spark and Beam hand them over.
@@ -214,8 +237,7 @@ class PromptClassifier:
 
     def column_names(self) -> list[str]:
         """The columns that a prediction becomes in a table, in order."""
-        head = ["distillation", *self.assay.labels, "labels", "flagged", "uncertain"]
-        return [*head, "n_tokens", "n_windows", "truncated", "top_window", "stage", "model", "error"]
+        return prediction_columns(self.assay.labels)
 
     def columns_of(self, result: Prediction | PromptError) -> dict[str, Any]:
         """One row of a table: a prediction's fields, or nulls and the reason in `error`."""
@@ -226,11 +248,11 @@ class PromptClassifier:
         fields = result.to_dict()
         return row | fields.pop("scores") | fields | {"stage": "encoder"}
 
-    def _predict(self, rendered: list[Rendered]) -> list[Prediction]:
+    def _predict(self, rendered: list[Rendered], windows: list[PromptWindows]) -> list[Prediction]:
         if not rendered:
             return []
         loaded = self._open()
-        logits, windows, top = loaded.scorer([prompt.text for prompt in rendered])
+        logits, top = loaded.scorer.score(windows)
         categories, distillation = probabilities(loaded.assay, logits)
         return [
             Prediction(
@@ -260,9 +282,6 @@ class PromptClassifier:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _loaded=None, _lock=threading.Lock())
-
-
-_PENDING = PromptError("not scored yet")
 
 
 def row_prompt(text: Any, messages: Any) -> Any:

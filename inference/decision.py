@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
         return asdict(self) | {"top_window": list(self.top_window)}
+
+
+def prediction_columns(labels: Sequence[str]) -> list[str]:
+    """The columns that a prediction becomes in a table, in order."""
+    head = [DISTILLATION, *labels, "labels", "flagged", "uncertain"]
+    return [*head, "n_tokens", "n_windows", "truncated", "top_window", "stage", "model", "error"]
 
 
 def any_logit(logits: np.ndarray) -> np.ndarray:
