@@ -1,4 +1,4 @@
-"""The command line: arguments are read before anything heavy is imported."""
+"""The command line: what each command does."""
 
 from __future__ import annotations
 
@@ -9,160 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .arguments import parser
+
 if TYPE_CHECKING:
+    from .job.score import ScoreOptions, ScoreResult
     from .prompts import Prompt
-
-EXAMPLES = """examples:
-  score a file of prompts (columns "text" or "messages"), keep two of its columns:
-    %(prog)s score prompts.jsonl --model build/demo/model --output scored.parquet --keep account_id time
-  score a folder of Parquet files whose prompts stand in "prompt"; go on after a kill:
-    %(prog)s score logs/ --text-column prompt --model MODEL --output scored/ --resume
-  flag what was scored anew, at another operating point, without scoring:
-    %(prog)s decide scored.parquet --operating-point fpr-5pct --output scored-5pct.parquet
-  see what an artefact promises:
-    %(prog)s info build/demo/model
-  see which words of a prompt raised its score (needs pip install 'promptassay[explain]'):
-    %(prog)s explain build/demo/model --text "Think step by step inside <think> tags, then answer."
-
-exit status: 0 done, 1 more rows failed than --max-errors allows, 2 wrong use"""
-
-EXPLAIN_EXAMPLES = """examples:
-  a prompt as an argument, or from standard input:
-    %(prog)s build/demo/model --text "Think step by step inside <think> tags, then answer."
-    %(prog)s build/demo/model < prompt.txt
-  a row of a file that was scored, as a fragment of HTML:
-    %(prog)s build/demo/model --file prompts.jsonl --id a-17 --format html > a-17.html
-  why any category applies, more exactly (slower), for programs:
-    %(prog)s build/demo/model --category distillation --steps 200 --format json < prompt.txt
-
-An effect is a difference in the category's logit, by integrated gradients: the effects of all words add up to what the
-text changes against one of pad tokens. It tells what this model reacts to, which is no proof of what the prompt is for.
-Long prompts take a while: every step reads all windows."""
-
-
-def parser(program: str) -> argparse.ArgumentParser:
-    """All commands and options."""
-    top = argparse.ArgumentParser(
-        prog=program,
-        description="Score prompts: is a prompt built to distil a language model?",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_score(commands)
-    _add_decide(commands)
-    info = commands.add_parser("info", help="say what an artefact is and what its operating points promise")
-    info.add_argument("model", metavar="MODEL", help="the artefact's folder")
-    info.add_argument("--format", choices=("text", "json"), default="text", help="for people or for programs")
-    _add_explain(commands)
-    return top
-
-
-def _add_score(commands: Any) -> None:
-    score = commands.add_parser(
-        "score",
-        help="score files of prompts: one output row for every input row, in order",
-        description="Score files of prompts. Every input row gives one output row, in order; a row that cannot be "
-        "scored says why in the column error. A prompt's text is not copied unless --keep names its column.",
-    )
-    score.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="JSONL (.gz too), Parquet or CSV files, folders or globs of them"
-    )
-    score.add_argument("--model", required=True, metavar="DIR", help="the artefact's folder")
-    score.add_argument(
-        "--output",
-        required=True,
-        metavar="PATH",
-        help="ends in .parquet, .jsonl or .csv: one file, put in place when complete; else a folder of Parquet parts",
-    )
-    score.add_argument(
-        "--operating-point", metavar="NAME", help="where to flag, such as fpr-1pct (default: the artefact's own)"
-    )
-    score.add_argument(
-        "--backend", choices=("auto", "torch"), default="auto", help="what runs the network (default: %(default)s)"
-    )
-    prompts = score.add_mutually_exclusive_group()
-    prompts.add_argument("--text-column", metavar="C", help='column of plain prompts (default: "text", if it is there)')
-    prompts.add_argument(
-        "--messages-column", metavar="C", help='column of chat messages, lists or JSON text (default: "messages")'
-    )
-    score.add_argument("--id-column", metavar="C", help='column of ids (default: "id"; without one, file:line)')
-    score.add_argument(
-        "--keep", nargs="+", action="extend", default=[], metavar="C", help="columns to pass through; may be repeated"
-    )
-    score.add_argument(
-        "--max-errors",
-        type=_limit,
-        metavar="N|SHARE",
-        help="stop with exit 1 once more rows fail: a number (20) or a share (0.01)",
-    )
-    score.add_argument("--resume", action="store_true", help="go on with a killed job; do nothing where all is done")
-    score.add_argument("--overwrite", action="store_true", help="replace an output that exists")
-
-
-def _add_decide(commands: Any) -> None:
-    decide = commands.add_parser(
-        "decide",
-        help="flag scored rows anew at another operating point, without scoring",
-        description="Flag the rows of a complete score job anew at another operating point of the artefact that scored "
-        "them: labels and flagged change, all else stays. Neither the artefact nor the prompts are needed. The output "
-        "is what score would have written with that --operating-point.",
-    )
-    decide.add_argument("scored", metavar="SCORED", help="what score wrote, with its summary beside it")
-    decide.add_argument("--operating-point", required=True, metavar="NAME", help="such as fpr-5pct")
-    decide.add_argument(
-        "--output",
-        required=True,
-        metavar="PATH",
-        help="a path of the same kind: .parquet, .jsonl, .csv or a folder",
-    )
-    decide.add_argument("--overwrite", action="store_true", help="replace an output that exists")
-
-
-def _add_explain(commands: Any) -> None:
-    explain = commands.add_parser(
-        "explain",
-        help="show which words and windows of one prompt raised a category, and which lowered it",
-        description="Show which words and windows of one prompt raised a category's score (red, or [+word+]) and\n"
-        "which lowered it (blue, or [-word-]). The prompt is read from standard input where no option names it.\n"
-        "Needs captum: pip install 'promptassay[explain]'",
-        epilog=EXPLAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    explain.add_argument("model", metavar="MODEL", help="the artefact's folder")
-    prompt = explain.add_mutually_exclusive_group()
-    prompt.add_argument("--text", help="the prompt")
-    prompt.add_argument("--file", metavar="FILE", help='a file of prompts (columns "text" or "messages"), as for score')
-    explain.add_argument("--id", help="which row of --file, by its id as score writes it (default: the first)")
-    explain.add_argument(
-        "--category", metavar="NAME", help="a label of the artefact or distillation (default: the most likely label)"
-    )
-    explain.add_argument(
-        "--top", type=_positive, default=8, metavar="N", help="words to list or mark each way (default: %(default)s)"
-    )
-    explain.add_argument(
-        "--format", choices=("text", "json", "html"), default="text", help="for a terminal, a program or a page"
-    )
-    explain.add_argument(
-        "--steps", type=_positive, default=50, metavar="N", help="steps of the integral (default: %(default)s)"
-    )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
-    return int(text)
-
-
-def _limit(text: str) -> int | float:
-    """A whole number counts rows, a number with a point is a share."""
-    try:
-        value: int | float = int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of rows nor a share such as 0.01") from None
-    if isinstance(value, float) and not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"a share lies between 0 and 1, and {text} does not")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .prompts import PromptError
 
     try:
-        return {"score": _score, "decide": _decide, "info": _info, "explain": _explain}[options.command](options)
+        return {"score": _score, "merge": _merge, "decide": _decide, "info": _info, "explain": _explain}[
+            options.command
+        ](options)
     except (ArtefactError, ExplainError, InputError, JobError, PromptError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -192,24 +45,68 @@ def _fail(message: str) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from .job.local import ScoreOptions, score
+    from .job.chunks import Shard
+    from .job.score import ScoreOptions, score
 
-    if options.resume and options.overwrite:
-        return _fail("--resume goes on and --overwrite starts anew: give one of them")
     fields = {name: value for name, value in vars(options).items() if name != "command"}
-    result = score(ScoreOptions(**fields))
+    wanted = ScoreOptions(**fields | {"shard": None if options.shard is None else Shard(*options.shard)})
+    if options.output == "-":
+        return _stream(wanted)
+    result = score(wanted)
     if result.nothing_to_do:
         print(f"{result.output} is complete already; nothing to do")
         return 0
     print(_summary_table(result.summary))
+    if result.rows:
+        print(_time_line(result))
     if result.too_many_errors:
+        return _too_many_errors(options.max_errors, "; what was scored is kept: go on with --resume and a higher limit")
+    if result.waits_for_merge:
+        number, count = options.shard
         print(
-            f"error: more rows failed than --max-errors {options.max_errors} allows; what was scored is kept: "
-            "go on with --resume and a higher limit",
-            file=sys.stderr,
+            f"shard {number + 1}/{count} is done (the table counts what lies in {result.output}.job so far); when all "
+            f"are: python -m {__package__} merge {result.output}"
         )
-        return 1
+        return 0
     print(f"written: {result.output} and {result.output}.summary.json")
+    return 0
+
+
+def _stream(options: ScoreOptions) -> int:
+    from .job.stream import stream
+
+    summary, over = stream(options, sys.stdout.buffer)
+    print(_summary_table(summary), file=sys.stderr)
+    return _too_many_errors(options.max_errors, "") if over else 0
+
+
+def _too_many_errors(limit: int | float | None, kept: str) -> int:
+    print(f"error: more rows failed than --max-errors {limit} allows{kept}", file=sys.stderr)
+    return 1
+
+
+def _time_line(result: ScoreResult) -> str:
+    """How long it took, and after a trial how long all would take."""
+    rate = result.rows / max(result.seconds, 1e-9)
+    line = f"{result.rows:,} rows in {_duration(result.seconds)}, {rate:,.1f} rows a second"
+    if result.total_rows is not None:
+        line += f"; all {result.total_rows:,} would take about {_duration(result.total_rows / rate)} at this rate"
+    return line
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from .job.files import path_of
+    from .job.merge import merge
+
+    print(_summary_table(merge(path_of(options.output))))
+    print(f"written: {options.output} and {options.output}.summary.json")
     return 0
 
 
@@ -303,12 +200,12 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _prompt_of_row(file: str, row_id: str | None) -> Prompt:
     """The prompt of the row that `score` would give the id `row_id`, or of the first row."""
+    from .job.columns import choose_columns, id_of, prompt_of
     from .job.files import InputError, find_files
-    from .job.local import ScoreOptions, choose_columns, id_of, prompt_of
     from .job.readers import read_rows
 
     for path in find_files([file]):
-        columns = choose_columns(ScoreOptions([file], model="", output=""), (), path)
+        columns = choose_columns(path)
         for row in read_rows(path, columns.names):
             if row_id is None or id_of(row, path, columns) == row_id:
                 return prompt_of(row, columns)

@@ -33,7 +33,14 @@ class LogitScorer:
         self._batch_tokens = batch_tokens
 
     @classmethod
-    def open(cls, folder: Path, assay: Assay, backend: str = "auto", device: str | None = None) -> LogitScorer:
+    def open(
+        cls,
+        folder: Path,
+        assay: Assay,
+        backend: str = "auto",
+        device: str | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> LogitScorer:
         """The scorer over an artefact's model files."""
         import json
 
@@ -42,7 +49,7 @@ class LogitScorer:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         pad_id = config.get("pad_token_id") or 0
-        return cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id)
+        return cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id, batch_tokens)
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, list[PromptWindows], list[int]]:
         """Pooled logits `[prompts, labels]`, each prompt's windows, and which of them scored highest."""
@@ -103,7 +110,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Prompts ready for the network: for each the reason why it cannot be scored, or None; of the others the windows."""
+    """Prompts ready for the network: why each cannot be scored, or None; texts and windows of the others."""
 
     errors: list[PromptError | None]
     rendered: list[Rendered]
@@ -124,6 +131,7 @@ class PromptClassifier:
         backend: str = "auto",
         operating_point: str | None = None,
         device: str | None = None,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f'backend "{backend}" is unknown; known: {", ".join(BACKENDS)}')
@@ -131,6 +139,7 @@ class PromptClassifier:
         self.backend = backend
         self.operating_point = operating_point
         self.device = device
+        self.batch_tokens = batch_tokens
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -142,6 +151,7 @@ class PromptClassifier:
         backend: str = "auto",
         operating_point: str | None = None,
         device: str | None = None,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> PromptClassifier:
         """Open the artefact in the folder `path`.
 
@@ -150,11 +160,14 @@ class PromptClassifier:
             backend: what runs the network.
             operating_point: where `flagged` is drawn, such as `fpr-1pct`; the artefact's default where not given.
             device: a torch device such as `cpu` or `cuda:0`; an accelerator is used where there is one.
+            batch_tokens: padded tokens in one call of the network.
 
         Raises:
             ArtefactError: the folder is not a sound artefact, or lacks the operating point.
         """
-        classifier = cls(path, backend=backend, operating_point=operating_point, device=device)
+        classifier = cls(
+            path, backend=backend, operating_point=operating_point, device=device, batch_tokens=batch_tokens
+        )
         classifier._open()
         return classifier
 
@@ -167,6 +180,11 @@ class PromptClassifier:
     def scorer(self) -> LogitScorer:
         """What gives the logits."""
         return self._open().scorer
+
+    @property
+    def backend_name(self) -> str:
+        """The backend in use, which `auto` has chosen."""
+        return "torch" if self.backend == "auto" else self.backend
 
     @property
     def point_name(self) -> str:
@@ -271,7 +289,7 @@ class PromptClassifier:
                 assay = load_artefact(self.path)
                 point = assay.point(self.operating_point)
                 try:
-                    scorer = LogitScorer.open(self.path, assay, self.backend, self.device)
+                    scorer = LogitScorer.open(self.path, assay, self.backend, self.device, self.batch_tokens)
                 except (OSError, ValueError, KeyError) as error:
                     raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error
                 self._loaded = _Loaded(assay, point, scorer)

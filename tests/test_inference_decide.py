@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference.__main__ import main
-from inference.job import local
 
 from .conftest import write_jsonl
 
@@ -21,8 +20,8 @@ ROWS = [
 
 
 def score(artefact, source, output, point):
-    arguments = ["--model", str(artefact), "--output", str(output), "--operating-point", point, "--keep", "note"]
-    return main(["score", str(source), *arguments])
+    arguments = ["--model", str(artefact), "--output", str(output), "--operating-point", point]
+    return main(["score", str(source), *arguments, "--keep", "note", "--chunk-rows", "7"])
 
 
 def decide(scored, output, point, *more):
@@ -35,9 +34,8 @@ def content(path):
 
 
 @pytest.fixture
-def scored(artefact, tmp_path, monkeypatch):
+def scored(artefact, tmp_path):
     """A function that scores the rows into `name` at a point, in several parts."""
-    monkeypatch.setattr(local, "PART_ROWS", 7)
     source = write_jsonl(tmp_path / "in.jsonl", ROWS)
 
     def run(name, point):

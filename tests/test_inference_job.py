@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from inference.__main__ import main
-from inference.job import local
+from inference.job.ledger import Ledger
 
 from .conftest import ROOT, write_jsonl
 
@@ -41,10 +41,7 @@ def read_jsonl(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture
-def few_rows_a_part(monkeypatch):
-    monkeypatch.setattr(local, "PART_ROWS", 7)
-    monkeypatch.setattr(local, "BATCH_ROWS", 3)
+FEW = ("--chunk-rows", "7")
 
 
 def test_every_format_in_and_out_gives_the_same_rows(artefact, tmp_path):
@@ -137,11 +134,11 @@ def test_bad_rows_become_error_rows(artefact, tmp_path, capsys):
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.one_of(st.sampled_from([line for line, _ in BAD[:10]] + GOOD[:4])), max_size=30))
-def test_row_in_is_row_out(artefact, tmp_path_factory, few_rows_a_part, lines):
+def test_row_in_is_row_out(artefact, tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("rows")
     lines = [*lines, b'{"id": "last", "text": "my bread"}']
     (folder / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    assert score(artefact, folder / "in.jsonl", folder / "out.jsonl") == 0
+    assert score(artefact, folder / "in.jsonl", *FEW, folder / "out.jsonl") == 0
     rows = read_jsonl(folder / "out.jsonl")
     assert len(rows) == len(lines)
     assert [row["error"] is None for row in rows] == [line in GOOD or b"last" in line for line in lines]
@@ -238,46 +235,50 @@ def test_an_output_that_exists_is_kept_unless_asked(artefact, tmp_path, capsys):
     assert "is an input of this job" in capsys.readouterr().err
 
 
-def test_a_stopped_job_goes_on_to_the_same_bytes(artefact, tmp_path, few_rows_a_part, monkeypatch, capsys):
+def test_a_stopped_job_goes_on_to_the_same_bytes(artefact, tmp_path, monkeypatch, capsys):
     write_jsonl(
         tmp_path / "in.jsonl", [{"id": n, "text": f"bread number {n}", "k": n if n < 30 else "t"} for n in range(60)]
     )
     for suffix in ("jsonl", "parquet", "csv"):
         whole, pieces = tmp_path / f"whole.{suffix}", tmp_path / f"pieces.{suffix}"
-        assert score(artefact, tmp_path / "in.jsonl", "--keep", "k", whole) == 0
-        real, written = local.Output.write_part, []
+        job = tmp_path / f"pieces.{suffix}.job"
+        arguments = (artefact, tmp_path / "in.jsonl", "--keep", "k", *FEW)
+        assert score(*arguments, whole) == 0
+        real, written = Ledger.add_part, []
 
-        def stop_after_three(self, name, rows, types, real=real, written=written):
+        def stop_after_three(self, *record, real=real, written=written):
             if len(written) == 3:
                 raise KeyboardInterrupt
-            real(self, name, rows, types)
-            written.append(name)
+            real(self, *record)
+            written.append(record)
 
         with monkeypatch.context() as patched:
-            patched.setattr(local.Output, "write_part", stop_after_three)
-            assert score(artefact, tmp_path / "in.jsonl", "--keep", "k", pieces) == 130
+            patched.setattr(Ledger, "add_part", stop_after_three)
+            assert score(*arguments, pieces) == 130
         assert "go on with --resume" in capsys.readouterr().err
-        assert not pieces.exists() and (tmp_path / f"pieces.{suffix}.job").exists()
-        assert score(artefact, tmp_path / "in.jsonl", "--keep", "k", pieces) == 2
+        assert not pieces.exists() and len(list(job.glob(f"part-*.{suffix}"))) == 3
+        assert score(*arguments, pieces) == 2
         assert "an unfinished job lies in" in capsys.readouterr().err
-        with (tmp_path / f"pieces.{suffix}.job" / "ledger.jsonl").open("a") as ledger:
-            ledger.write('{"part": 0, "ro')  # a line that a kill cut short
-        assert score(artefact, tmp_path / "in.jsonl", "--keep", "k", "--resume", pieces) == 0
+        # What a loss of power can leave: a part cut short, one without its record, one that was being written.
+        parts = sorted(job.glob(f"part-*.{suffix}"))
+        parts[0].write_bytes(parts[0].read_bytes()[:-5])
+        parts[1].with_suffix(".json").unlink()
+        (job / f"{parts[2].name}.1a2b3c4d.writing").write_bytes(b"half")
+        assert score(*arguments, "--resume", pieces) == 0
         assert pieces.read_bytes() == whole.read_bytes()
-        assert not (tmp_path / f"pieces.{suffix}.job").exists()
+        assert {path.name for path in tmp_path.glob(f"pieces.{suffix}*")} == {
+            pieces.name,
+            f"{pieces.name}.summary.json",
+        }
 
 
 def test_killed_for_real_and_resumed(artefact, tmp_path):
     """SIGKILL while parts are being written; what is resumed equals what was left alone."""
     write_jsonl(tmp_path / "in.jsonl", [{"id": n, "text": f"my opera number {n} " * 20} for n in range(3000)])
-    code = (
-        "import sys; from inference.job import local; local.PART_ROWS = 20; local.BATCH_ROWS = 10\n"
-        "from inference.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    )
 
     def command(out, *more):
         return [
-            sys.executable, "-c", code, "score", str(tmp_path / "in.jsonl"), "--model", str(artefact), "--output", str(out), *more,
+            sys.executable, "-m", "inference", "score", str(tmp_path / "in.jsonl"), "--model", str(artefact), "--output", str(out), "--chunk-rows", "20", *more,
         ]  # fmt: skip
 
     whole, pieces = tmp_path / "whole.jsonl", tmp_path / "pieces.jsonl"
@@ -293,53 +294,77 @@ def test_killed_for_real_and_resumed(artefact, tmp_path):
     assert pieces.read_bytes() == whole.read_bytes()
 
 
-def test_resuming_under_other_options_or_changed_input_is_refused(
-    artefact, tmp_path, few_rows_a_part, monkeypatch, capsys
-):
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"bread {n}"} for n in range(30)])
-    out = tmp_path / "out.jsonl"
+def stopped_before_its_end(artefact, monkeypatch, source, out, *more):
+    """A job that was stopped when all its parts were written."""
     with monkeypatch.context() as patched:
-        patched.setattr(local.Ledger, "finish_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-        assert score(artefact, source, out) == 130
-    assert score(artefact, source, "--operating-point", "balanced", "--resume", out) == 2
-    assert "operating_point was 'fpr-5pct' and is 'balanced'" in capsys.readouterr().err
+        patched.setattr(Ledger, "end_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert score(artefact, source, *FEW, *more, out) == 130
+
+
+def test_resuming_under_other_options_or_changed_input_is_refused(artefact, tmp_path, monkeypatch, capsys):
+    rows = [{"text": f"bread {n}"} for n in range(30)]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    out = tmp_path / "out.jsonl"
+    stopped_before_its_end(artefact, monkeypatch, source, out)
+    again = (artefact, source, *FEW, "--resume")
+    for option, message in [
+        (("--operating-point", "balanced"), "operating_point was 'fpr-5pct' and is 'balanced'"),
+        (("--chunk-rows", "8"), "chunk_rows was 7 and is 8"),
+        (("--threads", "3"), "the job began with threads 1, and goes on with it"),
+        (("--batch-tokens", "64"), "the job began with batch_tokens 2048"),
+        (("--expect-model", "0123456789abcdef"), "and --expect-model says 0123456789abcdef"),
+    ]:
+        assert score(*again, *option, out) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("error:") == 1
+    before = (source.read_bytes(), source.stat())
+    rows[9] = {"text": "bread X"}
+    write_jsonl(source, rows)
+    shutil.os.utime(source, ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
+    assert source.stat().st_size == before[1].st_size  # only its content tells
+    assert score(*again, out) == 2
+    assert "has changed since this job read it (rows 8 to 14)" in capsys.readouterr().err
     write_jsonl(source, [{"text": "other"}])
-    assert score(artefact, source, "--resume", out) == 2
+    assert score(*again, out) == 2
     assert "has changed since this job read it" in capsys.readouterr().err
+    source.write_bytes(before[0])  # the same rows at another time
+    assert score(*again, out) == 0
+    assert len(read_jsonl(out)) == 30
 
 
-def test_a_folder_of_parts_grows_with_its_input(artefact, tmp_path, few_rows_a_part, capsys):
+def test_a_folder_of_parts_grows_with_its_input(artefact, tmp_path, capsys):
     source = tmp_path / "logs"
     source.mkdir()
     write_jsonl(source / "1.jsonl", [{"id": f"1-{n}", "text": f"bread {n}"} for n in range(10)])
     out = tmp_path / "scored"
-    assert score(artefact, source, out) == 0
+    assert score(artefact, source, *FEW, out) == 0
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert sorted(first) == ["part-00000-000000.parquet", "part-00000-000001.parquet"]
-    assert score(artefact, source, "--resume", out) == 0
+    assert score(artefact, source, *FEW, "--resume", out) == 0
     assert "nothing to do" in capsys.readouterr().out
     write_jsonl(source / "2.jsonl", [{"id": f"2-{n}", "text": f"wool {n}"} for n in range(3)])
-    assert score(artefact, source, "--resume", out) == 0
+    assert score(artefact, source, *FEW, "--resume", out) == 0
     rows = [row for path in sorted(out.iterdir()) for row in pq.read_table(path).to_pylist()]
     assert [row["id"] for row in rows] == [f"1-{n}" for n in range(10)] + [f"2-{n}" for n in range(3)]
     assert first.items() <= {path.name: path.read_bytes() for path in out.iterdir()}.items()
     assert json.loads((tmp_path / "scored.summary.json").read_text())["counts"]["rows"] == 13
     write_jsonl(source / "1.jsonl", [{"id": "changed", "text": "x"}])
-    assert score(artefact, source, "--resume", out) == 2
+    assert score(artefact, source, *FEW, "--resume", out) == 2
+    assert "has changed since this job read it" in capsys.readouterr().err
     (out / "mine.txt").write_text("not a part")
     assert score(artefact, source, "--overwrite", out) == 2
     assert "holds files that no score job wrote" in capsys.readouterr().err
 
 
-def test_max_errors_stops_and_keeps_what_was_done(artefact, tmp_path, few_rows_a_part, capsys):
+def test_max_errors_stops_and_keeps_what_was_done(artefact, tmp_path, capsys):
     rows = [{"id": n, "text": f"bread {n}" if n % 4 else None} for n in range(40)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     out = tmp_path / "out.jsonl"
-    assert score(artefact, source, "--max-errors", "3", out) == 1
+    assert score(artefact, source, *FEW, "--max-errors", "3", out) == 1
     assert "more rows failed than --max-errors 3" in capsys.readouterr().err
     assert not out.exists()
-    assert score(artefact, source, "--max-errors", "0.2", "--resume", out) == 1
-    assert score(artefact, source, "--max-errors", "0.25", "--resume", out) == 0
+    assert score(artefact, source, *FEW, "--max-errors", "0.2", "--resume", out) == 1
+    assert score(artefact, source, *FEW, "--max-errors", "0.25", "--resume", out) == 0
     assert len(read_jsonl(out)) == 40
 
 

@@ -15,7 +15,7 @@ from inference import PromptClassifier
 from inference.artefact import ArtefactError, load_artefact
 from inference.decision import DISTILLATION
 from inference.job.files import InputError
-from inference.job.local import ScoreOptions, score
+from inference.job.score import ScoreOptions, score
 from training.calibrate import FPR_POINTS
 from training.metrics.intervals import exact_interval
 from training.metrics.ranking import rate_name

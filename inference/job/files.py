@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ KINDS = {
 }
 COMPRESSIONS = (".gz", ".zst")
 _COMPRESSIBLE = ("jsonl", "csv", "tsv")
+STDIN = "-"
 KNOWN = ".jsonl, .ndjson, .csv, .tsv (also .gz, .zst), .parquet, or the folder of a saved datasets.Dataset"
 
 
@@ -39,9 +41,9 @@ def find_files(inputs: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in inputs:
-        path = _path(name)
+        path = path_of(name)
         try:
-            found.update(dict.fromkeys(_files_of(name, path)))
+            found.update(dict.fromkeys([path] if name == STDIN else _files_of(name, path)))
         except ImportError as error:  # the URL's file system is a package of its own
             raise InputError(f"{name}: {error} (with pip)") from error
         except OSError as error:
@@ -49,7 +51,8 @@ def find_files(inputs: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """The path that a name stands for: a `Path`, or a `upath.UPath` for a URL; `-` is standard input."""
     if "://" not in name:
         return Path(name)
     from upath import UPath
@@ -73,7 +76,7 @@ def _files_of(name: str, path: Path) -> list[Path]:
     if isinstance(path, Path):
         matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 (a Path cannot glob an absolute pattern)
     else:
-        matches = [_path(path.fs.unstrip_protocol(match)) for match in path.fs.glob(name)]
+        matches = [path_of(path.fs.unstrip_protocol(match)) for match in path.fs.glob(name)]
     matches = sorted((match for match in matches if match.is_file() and file_kind(match)), key=str)
     if not matches:
         raise InputError(f"{name}: no such file or folder")
@@ -115,6 +118,8 @@ def _is_table(path: Path) -> bool:
 
 def file_kind(path: Path) -> str:
     """`jsonl`, `csv`, `tsv`, `parquet` or `arrow` by the file's name; empty where unknown."""
+    if str(path) == STDIN:
+        return "jsonl"
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         kind = KINDS.get(suffixes[-2], "") if len(suffixes) > 1 else ""
@@ -135,6 +140,8 @@ def open_file(path: Path) -> IO[bytes]:
     """
     suffix = path.suffix.lower()
     stream: Any
+    if str(path) == STDIN:
+        return stdin()
     if suffix == ".gz":
         stream = gzip.open(path if isinstance(path, Path) else path.open("rb"))  # noqa: SIM115 (the caller closes it)
     elif suffix == ".zst":
@@ -152,3 +159,9 @@ def open_file(path: Path) -> IO[bytes]:
         stream.close()
         raise
     return stream
+
+
+@cache
+def stdin() -> io.BufferedReader:
+    """Standard input, of which a megabyte can be peeked at."""
+    return io.BufferedReader(io.FileIO(0, closefd=False), 1 << 20)

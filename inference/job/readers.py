@@ -12,13 +12,14 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .files import InputError, file_kind, is_compressed, open_file
+from .files import STDIN, InputError, file_kind, is_compressed, open_file, stdin
 
 _BATCH_ROWS = 1024
 _DELIMITED = ("csv", "tsv")
@@ -34,25 +35,34 @@ class Row:
     error: str | None = None
 
 
-def read_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[Row]:
+Wanted = Callable[[int], bool]
+"""Whether the row of a place, from 0, is wanted."""
+
+
+def read_rows(path: Path, columns: Iterable[str] | None = None, wanted: Wanted | None = None) -> Iterator[Row]:
     """Every row of a table, in order.
 
     Args:
         path: a file of a known kind.
         columns: the columns wanted (those the file lacks are passed over); all where None.
+        wanted: tells which rows are; the others come without values, which costs less than reading them.
 
     Raises:
         InputError: the file as a whole cannot be read.
     """
     try:
-        yield from _READERS[file_kind(path)](path, None if columns is None else list(columns))
+        yield from _READERS[file_kind(path)](path, None if columns is None else list(columns), wanted or _every)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
+def _every(place: int) -> bool:
+    return True
+
+
 def count_rows(path: Path) -> int | None:
     """How many rows a file has, for a progress bar: exact for Parquet, by line for JSONL and CSV, else unknown."""
-    if is_compressed(path) or not isinstance(path, Path):
+    if str(path) == STDIN or is_compressed(path) or not isinstance(path, Path):
         return None
     if file_kind(path) == "parquet":
         return int(open_parquet(path).metadata.num_rows)
@@ -69,6 +79,8 @@ def find_columns(path: Path, wanted: Iterable[str]) -> set[str] | None:
     once in a sound file.
     """
     wanted = set(wanted)
+    if str(path) == STDIN:  # it can be read once: what has come so far must tell
+        return _columns_of_lines(stdin().peek(1 << 20).splitlines(keepends=True), wanted)
     if file_kind(path) != "jsonl":
         return wanted & set(column_names(path))
     found: set[str] = set()
@@ -81,9 +93,20 @@ def find_columns(path: Path, wanted: Iterable[str]) -> set[str] | None:
     return found if readable else None
 
 
+def _columns_of_lines(lines: list[bytes], wanted: set[str]) -> set[str] | None:
+    rows = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):  # it becomes an error row later
+            rows.append(json.loads(line) if line.endswith(b"\n") else None)
+    keys = [row.keys() for row in rows if isinstance(row, dict)]
+    return wanted & set().union(*keys) if keys else None
+
+
 def column_names(path: Path) -> list[str]:
     """Names of columns to quote in an error: all of them, or those of the first readable JSONL row."""
     kind = file_kind(path)
+    if str(path) == STDIN:
+        return []
     if kind == "parquet":
         return list(parquet_schema(path).names)
     if kind == "arrow":
@@ -106,13 +129,18 @@ def parquet_schema(path: Path) -> Any:
     return open_parquet(path).schema_arrow
 
 
-def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:
-    wanted = None if columns is None else set(columns)
+def _read_jsonl(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
+    names = None if columns is None else set(columns)
+    place = -1
     with open_file(path) as stream:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if not line.strip():
+                continue
+            place += 1
+            if not wanted(place):
+                yield Row(number, {})
                 continue
             try:
                 # Bytes that are no UTF-8 become U+FFFD: a damaged character is no reason to lose a prompt.
@@ -123,10 +151,10 @@ def _read_jsonl(path: Path, columns: list[str] | None) -> Iterator[Row]:
                 continue
             if not isinstance(value, dict):
                 yield Row(number, {}, "broken row: the line is not a JSON object")
-            elif wanted is None:
+            elif names is None:
                 yield Row(number, value)
             else:
-                yield Row(number, {name: item for name, item in value.items() if name in wanted})
+                yield Row(number, {name: item for name, item in value.items() if name in names})
 
 
 def open_parquet(path: Path) -> Any:
@@ -163,20 +191,20 @@ def _open_arrow(path: Path) -> tuple[list[str], Iterator[Any]]:
     return list(reader.schema.names), batches()
 
 
-def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
+def _read_parquet(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
     file = open_parquet(path)
     present = file.schema_arrow.names
-    wanted = present if columns is None else [name for name in present if name in columns]
-    return _rows_of(path, file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted), wanted)
+    names = present if columns is None else [name for name in present if name in columns]
+    return _rows_of(path, file.iter_batches(batch_size=_BATCH_ROWS, columns=names), names, wanted)
 
 
-def _read_arrow(path: Path, columns: list[str] | None) -> Iterator[Row]:
+def _read_arrow(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
     present, batches = _open_arrow(path)
-    wanted = present if columns is None else [name for name in present if name in columns]
-    return _rows_of(path, batches, wanted)
+    names = present if columns is None else [name for name in present if name in columns]
+    return _rows_of(path, batches, names, wanted)
 
 
-def _rows_of(path: Path, batches: Iterator[Any], wanted: list[str]) -> Iterator[Row]:
+def _rows_of(path: Path, batches: Iterator[Any], names: list[str], wanted: Wanted) -> Iterator[Row]:
     import pyarrow
 
     number = 0
@@ -185,9 +213,10 @@ def _rows_of(path: Path, batches: Iterator[Any], wanted: list[str]) -> Iterator[
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 part = batch.slice(start, _BATCH_ROWS)
                 # A batch of no columns yields no rows of its own: count them.
-                for values in part.select(wanted).to_pylist() if wanted else [{}] * part.num_rows:
+                some = bool(names) and any(map(wanted, range(number, number + part.num_rows)))
+                for values in part.select(names).to_pylist() if some else [{}] * part.num_rows:
                     number += 1
-                    yield Row(number, values)
+                    yield Row(number, values if wanted(number - 1) else {})
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: broken after row {number} ({error})") from error
 
@@ -214,11 +243,12 @@ def _csv_rows(stream: Any, kind: str) -> Any:
     return csv.reader(text, delimiter=delimiter, strict=True)
 
 
-def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
+def _read_csv(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
+    place = -1
     with open_file(path) as stream:
         reader = _csv_rows(stream, file_kind(path))
         names = _header(path, reader)
-        wanted = set(names if columns is None else columns)
+        chosen = set(names if columns is None else columns)
         while True:
             begins = reader.line_num + 1
             try:
@@ -226,14 +256,19 @@ def _read_csv(path: Path, columns: list[str] | None) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
+                place += 1
                 yield Row(reader.line_num, {}, f"broken CSV: {error} (the row begins in line {begins})")
                 continue
             if not fields:
                 continue
+            place += 1
+            if not wanted(place):
+                yield Row(reader.line_num, {})
+                continue
             if len(fields) != len(names):
                 yield Row(reader.line_num, {}, f"broken CSV: {len(fields)} fields under a header of {len(names)}")
                 continue
-            yield Row(reader.line_num, {k: v for k, v in zip(names, fields, strict=True) if k in wanted})
+            yield Row(reader.line_num, {k: v for k, v in zip(names, fields, strict=True) if k in chosen})
 
 
 _READERS = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..artefact import write_text
+from .store import is_local, write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,24 +25,32 @@ def output_format(path: Path) -> tuple[str, bool]:
     return (kind, True) if kind else ("parquet", False)
 
 
-def write_part(path: Path, kind: str, rows: Sequence[dict[str, Any]], types: dict[str, Any]) -> None:
-    """Write rows as one part: temporary file, sync, rename.
+def encode_part(kind: str, rows: Sequence[dict[str, Any]], types: dict[str, Any]) -> bytes:
+    """Rows as the bytes of one part.
 
     Args:
-        path: the part's path.
-        kind: `parquet`, `jsonl` or `csv`.
+        kind: `parquet`, `jsonl` or `csv` (without a header line).
         rows: at least one; all have the same keys.
         types: the Arrow type of each column where it is known; the others are inferred.
     """
     rows = [{name: without_surrogates(value) for name, value in row.items()} for row in rows]
-    temporary = path.with_name(path.name + ".writing")
-    with temporary.open("wb") as stream:
-        if kind == "parquet":
-            _write_parquet(stream, rows, types)
-        else:
-            stream.write(as_jsonl(rows) if kind == "jsonl" else as_csv([row.values() for row in rows]))
-        sync(stream)
-    temporary.replace(path)
+    if kind == "jsonl":
+        return as_jsonl(rows)
+    if kind == "csv":
+        return as_csv([row.values() for row in rows])
+    import pyarrow
+
+    return as_parquet(pyarrow.table({name: _array([row[name] for row in rows], types.get(name)) for name in rows[0]}))
+
+
+def as_parquet(table: pyarrow.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, buffer)
+    return bytes(buffer.getvalue())
 
 
 def join_parts(parts: Sequence[Path], kind: str, types: dict[str, Any], output: Path, summary: dict[str, Any]) -> None:
@@ -60,7 +68,7 @@ def join_parts(parts: Sequence[Path], kind: str, types: dict[str, Any], output: 
 
 def write_summary(output: Path, summary: dict[str, Any]) -> None:
     """Write `OUTPUT.summary.json`."""
-    write_text(summary_path(output), json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_whole(summary_path(output), (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def summary_path(output: Path) -> Path:
@@ -93,23 +101,32 @@ def as_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
 def as_csv(rows: Iterable[Iterable[Any]]) -> bytes:
     """Rows of values as lines of CSV; the names of the columns are a row as well."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
-    return buffer.getvalue().encode()
+    lines = []
+    # With this terminator a lone carriage return is quoted too; the lines themselves end in \n.
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([_guarded(value) for value in row])
+        lines.append(buffer.getvalue()[:-2])
+        buffer.seek(0)
+        buffer.truncate()
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection)."""
 
 
 def _cell(value: Any) -> Any:
-    """A value as CSV holds it: JSON's own words for what is no text, nothing for null."""
+    """A value as text: JSON's own words for what is no text, nothing for null."""
     return (
         "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     )
 
 
-def _write_parquet(stream: IO[bytes], rows: Sequence[dict[str, Any]], types: dict[str, Any]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    arrays = {name: _array([row[name] for row in rows], types.get(name)) for name in rows[0]}
-    pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
+def _guarded(value: Any) -> Any:
+    """A value as CSV holds it: text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    cell = _cell(value)
+    return "'" + cell if isinstance(value, str) and cell.startswith(_FORMULA) else cell
 
 
 def _array(values: list[Any], kind: pyarrow.DataType | None) -> pyarrow.Array:
@@ -129,7 +146,16 @@ def _join_parquet(parts: Sequence[Path], types: dict[str, Any], stream: IO[bytes
     schema = common_schema(parts, types).with_metadata({SUMMARY_KEY: json.dumps(summary).encode()})
     with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
         for part in parts:
-            writer.write_table(cast_table(pyarrow.parquet.read_table(part), schema))
+            table = pyarrow.parquet.read_table(part if is_local(part) else pyarrow.BufferReader(part.read_bytes()))
+            writer.write_table(cast_table(table, schema))
+
+
+def schema_of(path: Path) -> pyarrow.Schema:
+    """The schema of a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_schema(path if is_local(path) else pyarrow.BufferReader(path.read_bytes()))
 
 
 def common_schema(parts: Sequence[Path], types: dict[str, Any]) -> pyarrow.Schema:
@@ -138,9 +164,8 @@ def common_schema(parts: Sequence[Path], types: dict[str, Any]) -> pyarrow.Schem
     A column that is whole numbers here and fractions there becomes fractions; one that has no one type becomes text.
     """
     import pyarrow
-    import pyarrow.parquet
 
-    schemas = [pyarrow.parquet.read_schema(part) for part in parts]
+    schemas = [schema_of(part) for part in parts]
     fields = []
     for name, known in types.items():
         kinds = {schema.field(name).type for schema in schemas} - {pyarrow.null()}

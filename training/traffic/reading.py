@@ -20,8 +20,9 @@ from data.records import prompt_key
 from inference import PromptClassifier
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
-from inference.job.local import Columns, ScoreOptions, choose_columns, prompt_of
+from inference.job.columns import Columns, prompt_of
 from inference.job.readers import Row, column_names, count_rows, read_rows
+from inference.job.score import ScoreOptions, columns_of_job
 from inference.job.writers import summary_path
 from inference.prompts import PromptError, render_prompt
 
@@ -111,7 +112,7 @@ def _open(path: Path, assay: Assay, options: ScoreOptions) -> _Source:
             "traffic that is almost wholly organic: give the organic part alone"
         )
     if not scored:
-        return _Source(path, choose_columns(options, (), path), scored)
+        return _Source(path, columns_of_job(options, path), scored)
     named = options.text_column or options.messages_column
     text, messages = (options.text_column, options.messages_column) if named else ("text", "messages")
     kept = Columns(text if text in names else None, messages if messages in names else None, None, ())

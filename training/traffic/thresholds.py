@@ -20,7 +20,7 @@ import numpy as np
 from inference.artefact import ASSAY_FILE, CARD_FILE, Assay, OperatingPoint, file_hash, load_artefact, save_artefact
 from inference.decision import DISTILLATION
 from inference.job.files import find_files
-from inference.job.local import ScoreOptions
+from inference.job.score import ScoreOptions
 
 from ..calibrate import FPR_POINTS, fpr_threshold
 from ..evaluation.seen import write_seen
