@@ -144,8 +144,9 @@ def _summary_table(summary: dict[str, Any]) -> str:
 
 def _info(options: argparse.Namespace) -> int:
     from .artefact import load_artefact
+    from .hub import artefact_folder
 
-    assay = load_artefact(options.model)
+    assay = load_artefact(artefact_folder(options.model))
     content = {"fingerprint": assay.fingerprint, **assay.to_json()}
     if options.format == "json":
         print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -115,6 +115,23 @@ def _add_score(commands: Any) -> None:
         help="score the I-th of N shares (1/4 to 4/4); processes on any machines share one output, and "
         "%(prog)s merge joins it".replace("%(prog)s", "python -m inference"),
     )
+    score.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="score in this process, or on a Ray cluster (needs pip install 'promptassay[ray]'; RAY_ADDRESS names the "
+        "cluster, else one is started here)",
+    )
+    score.add_argument(
+        "--actors",
+        type=_actors,
+        default=(1, None),
+        metavar="N|MIN:MAX",
+        help="Ray: how many processes score, fixed or growing with the work (default: 1 up to what the cluster holds)",
+    )
+    score.add_argument(
+        "--gpus", type=float, default=0.0, metavar="SHARE", help="Ray: GPUs of each actor, such as 0.5 (default: none)"
+    )
     score.add_argument("--threads", type=_positive, metavar="N", help="threads of the network (default: all cores)")
     score.add_argument(
         "--batch-tokens", type=_positive, metavar="N", help="padded tokens in one call of the network (default: 2048)"
@@ -198,6 +215,14 @@ def _shard(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is no shard such as 1/4")
     return int(index) - 1, int(count)
+
+
+def _actors(text: str) -> tuple[int, int | None]:
+    """`4` as (4, 4), `2:8` as (2, 8), `2:` as (2, None)."""
+    low, colon, high = text.partition(":")
+    if not low.isdecimal() or not (high.isdecimal() or high == "") or int(low) < 1 or (high and int(high) < int(low)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of actors such as 4 or 2:8")
+    return int(low), int(high) if high else None if colon else int(low)
 
 
 def _limit(text: str) -> int | float:

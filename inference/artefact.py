@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -19,19 +20,34 @@ from typing import Any
 
 import numpy as np
 
-from .decision import DISTILLATION, sigmoid
+from .decision import DISTILLATION, prediction_columns, sigmoid
+from .fields import ArtefactError, Fields, read_object
+from .model_files import MODEL_FILES, check_model_files, file_hash
 from .prompts import RENDER_VERSION
 from .windows import POOLING, WindowSpec
+
+__all__ = [
+    "ASSAY_FILE",
+    "CARD_FILE",
+    "DEFAULT_POINTS",
+    "MODEL_FILES",
+    "SCHEMA_VERSION",
+    "Abstention",
+    "ArtefactError",
+    "Assay",
+    "OperatingPoint",
+    "Platt",
+    "file_hash",
+    "load_artefact",
+    "record_metrics",
+    "save_artefact",
+    "write_text",
+]
 
 SCHEMA_VERSION = 1
 ASSAY_FILE = "assay.json"
 CARD_FILE = "README.md"
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 DEFAULT_POINTS = ("fpr-1pct", "fpr-5pct", "balanced")
-
-
-class ArtefactError(ValueError):
-    """An artefact that cannot be read or written: file, field, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +203,7 @@ def record_metrics(folder: Path, metrics: dict[str, Any], card: str) -> None:
 
 
 def load_artefact(folder: str | Path) -> Assay:
-    """Read and check an artefact: every field of `assay.json`, and the hash of every model file.
+    """Read and check an artefact: every field of `assay.json`, and every model file.
 
     Raises:
         ArtefactError: names the file, the field and the mend.
@@ -198,23 +214,9 @@ def load_artefact(folder: str | Path) -> Assay:
     path = folder / ASSAY_FILE
     if not path.is_file():
         raise ArtefactError(f"{path}: missing; {folder} is not a promptassay artefact")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: not valid JSON; train again or restore the file") from error
-    assay = _parse(_Fields(path, content))
-    for name in MODEL_FILES:
-        if not (folder / name).is_file():
-            raise ArtefactError(f"{folder / name}: missing; copy the whole artefact folder again")
-        if file_hash(folder / name) != assay.files.get(name):
-            raise ArtefactError(f"{folder / name}: differs from what was saved; copy the whole artefact folder again")
+    assay = _parse(read_object(path))
+    check_model_files(folder, assay.files, assay.labels, assay.windows.size)
     return assay
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -231,39 +233,7 @@ def _dumps(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-class _Fields:
-    """Typed access to parsed JSON; a fault names the file and the dotted field."""
-
-    def __init__(self, path: Path, content: Any, prefix: str = "") -> None:
-        if not isinstance(content, dict):
-            raise ArtefactError(f"{path}: {prefix or 'the file'} must be an object; train again or restore the file")
-        self._path, self._content, self._prefix = path, content, prefix
-
-    def fault(self, name: str, why: str) -> ArtefactError:
-        return ArtefactError(f"{self._path}: {self._prefix}{name} {why}; train again or restore the file")
-
-    def value(self, name: str, kind: type | tuple[type, ...], ok: Callable[[Any], bool] = lambda _: True) -> Any:
-        if name not in self._content:
-            raise self.fault(name, "is missing")
-        value = self._content[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not ok(value):
-            raise self.fault(name, f"has a value that cannot be ({str(value)[:40]!r})")
-        return value
-
-    def number(self, name: str, low: float = -1e6, high: float = 1e6) -> float:
-        return float(self.value(name, (int, float), lambda v: math.isfinite(v) and low <= v <= high))
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        return int(self.value(name, int, lambda v: low <= v <= high))
-
-    def inside(self, name: str) -> _Fields:
-        return _Fields(self._path, self.value(name, dict), f"{self._prefix}{name}.")
-
-    def names(self) -> list[str]:
-        return list(self._content)
-
-
-def _parse(fields: _Fields) -> Assay:
+def _parse(fields: Fields) -> Assay:
     version = fields.value("schema_version", int)
     if version != SCHEMA_VERSION:
         raise fields.fault("schema_version", f"is {version}, and this promptassay reads {SCHEMA_VERSION}")
@@ -287,26 +257,35 @@ def _parse(fields: _Fields) -> Assay:
         base=fields.value("base", dict),
         provenance=fields.value("provenance", dict),
         versions=fields.value("versions", dict),
-        files=fields.value("files", dict, lambda v: all(isinstance(item, str) for item in v.values())),
+        files=fields.value("files", dict, lambda v: all(map(_is_file_name, v)) and all(map(_is_hash, v.values()))),
         metrics=fields.value("metrics", dict),
     )
 
 
 def _are_labels(value: list[Any]) -> bool:
-    named = all(isinstance(item, str) and item and item != DISTILLATION for item in value)
+    taken = {"id", *prediction_columns(())}
+    named = all(isinstance(item, str) and item.isprintable() and item and item not in taken for item in value)
     return named and 0 < len(value) == len(set(map(str, value)))
 
 
-def _window_spec(fields: _Fields) -> WindowSpec:
+def _is_file_name(value: str) -> bool:
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", value))
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
+def _window_spec(fields: Fields) -> WindowSpec:
     size = fields.integer("size", 8, 65536)
     return WindowSpec(size, fields.integer("overlap", 0, size - 4), fields.integer("limit", 1, 4096))
 
 
-def _platt(fields: _Fields) -> Platt:
+def _platt(fields: Fields) -> Platt:
     return Platt(fields.number("slope", low=0), fields.number("offset"))
 
 
-def _operating_point(fields: _Fields, columns: tuple[str, ...]) -> OperatingPoint:
+def _operating_point(fields: Fields, columns: tuple[str, ...]) -> OperatingPoint:
     target = fields.value("target_fpr", (int, float, type(None)))
     thresholds = fields.inside("thresholds")
     n_organic = fields.integer("n_organic", 0, 2**53)
@@ -321,5 +300,5 @@ def _operating_point(fields: _Fields, columns: tuple[str, ...]) -> OperatingPoin
     )
 
 
-def _abstention(fields: _Fields) -> Abstention:
+def _abstention(fields: Fields) -> Abstention:
     return Abstention(fields.number("low", 0, 1), fields.number("high", 0, 1), fields.number("coverage", 0, 1))

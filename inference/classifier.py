@@ -13,7 +13,10 @@ import numpy as np
 from .artefact import ArtefactError, Assay, load_artefact
 from .backends import BACKENDS, Backend, open_backend
 from .decision import Prediction, decide, prediction_columns, probabilities
+from .fields import read_object
+from .hub import artefact_folder
 from .prompts import Prompt, PromptError, Rendered, parse_messages, render
+from .tokenizer_file import PROBE, open_tokenizer
 from .windows import PromptWindows, Windower, pool_logits
 
 if TYPE_CHECKING:
@@ -41,15 +44,21 @@ class LogitScorer:
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> LogitScorer:
-        """The scorer over an artefact's model files."""
-        import json
+        """The scorer over an artefact's model files.
 
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        pad_id = config.get("pad_token_id") or 0
-        return cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id, batch_tokens)
+        Raises:
+            ArtefactError: they do not fit together, or cannot score a text.
+        """
+        config = read_object(folder / "config.json")
+        tokenizer = open_tokenizer(folder / "tokenizer.json", config.integer("vocab_size", 1, 2**24))
+        pad_id = config.integer("pad_token_id", 0, 2**24) if "pad_token_id" in config else 0
+        scorer = cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id, batch_tokens)
+        try:
+            scorer([PROBE])
+        except Exception as error:  # libraries raise many kinds for one cause: a network that is none
+            why = " ".join(str(error).split())[:200]
+            raise ArtefactError(f"{folder}: the network cannot score a text ({why}); train again") from error
+        return scorer
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, list[PromptWindows], list[int]]:
         """Pooled logits `[prompts, labels]`, each prompt's windows, and which of them scored highest."""
@@ -81,6 +90,8 @@ class LogitScorer:
             parts.append(self.backend(*pad([windows[i] for i in order[start:end]], self.pad_id)))
             start = end
         logits = np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            raise ArtefactError("the artefact's network gives numbers that are not finite; train again")
         result = np.empty_like(logits)
         result[order] = logits
         return result
@@ -135,7 +146,7 @@ class PromptClassifier:
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f'backend "{backend}" is unknown; known: {", ".join(BACKENDS)}')
-        self.path = Path(path)
+        self.path = path
         self.backend = backend
         self.operating_point = operating_point
         self.device = device
@@ -153,10 +164,10 @@ class PromptClassifier:
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> PromptClassifier:
-        """Open the artefact in the folder `path`.
+        """Open an artefact.
 
         Args:
-            path: the folder.
+            path: its folder, or `OWNER/NAME@COMMIT` of the Hugging Face hub.
             backend: what runs the network.
             operating_point: where `flagged` is drawn, such as `fpr-1pct`; the artefact's default where not given.
             device: a torch device such as `cpu` or `cuda:0`; an accelerator is used where there is one.
@@ -286,10 +297,13 @@ class PromptClassifier:
     def _open(self) -> _Loaded:
         with self._lock:
             if self._loaded is None:
-                assay = load_artefact(self.path)
+                folder = artefact_folder(self.path)
+                assay = load_artefact(folder)
                 point = assay.point(self.operating_point)
                 try:
-                    scorer = LogitScorer.open(self.path, assay, self.backend, self.device, self.batch_tokens)
+                    scorer = LogitScorer.open(folder, assay, self.backend, self.device, self.batch_tokens)
+                except ArtefactError:
+                    raise
                 except (OSError, ValueError, KeyError) as error:
                     raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error
                 self._loaded = _Loaded(assay, point, scorer)

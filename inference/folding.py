@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 
@@ -35,6 +36,7 @@ _LOOKALIKES = str.maketrans(
 _LOOKALIKE = re.compile("[" + "".join(map(chr, _LOOKALIKES)) + "]")
 _WORD = re.compile(r"\w+")
 _LATIN = re.compile("[A-Za-z]")
+_FEW = 64  # characters
 
 Offsets = np.ndarray | None
 """For each character of the folded text the index of its raw character; None where folding changed nothing."""
@@ -81,9 +83,20 @@ def _compose(run: str) -> list[tuple[int, str]]:
         return [(i, char) for i, char in enumerate(run)]
     starts = [i for i, char in enumerate(run) if i == 0 or not _attaches(char)]
     return [
-        (start, unicodedata.normalize("NFKC", run[start:end]))
+        (start, _normalize(run[start:end]))
         for start, end in zip(starts, [*starts[1:], len(run)], strict=True)
     ]
+
+
+def _normalize(text: str) -> str:
+    """NFKC in linear time. The library sorts marks by exchanging neighbours: a million of them would take hours."""
+    if len(text) > _FEW:
+        apart = "".join(unicodedata.normalize("NFKD", char) for char in text)
+        text = "".join(
+            "".join(sorted(chars, key=unicodedata.combining) if are_marks else chars)
+            for are_marks, chars in groupby(apart, key=lambda char: unicodedata.combining(char) > 0)
+        )
+    return unicodedata.normalize("NFKC", text)
 
 
 def _attaches(char: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,16 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class FileTask:
-    """One input file to read: its number in the ledger, and for each chunk that is scored the digest of its rows."""
+    """One input file to score.
+
+    Attributes:
+        number: its number in the ledger.
+        path, columns: where it lies, and what to read of it.
+        types: the Arrow type of each output column; None where it is inferred from the values.
+        chunk_rows: rows in a chunk; the last may have fewer.
+        shard: which of its chunks to score.
+        done: the digests of those that are scored already, by their number.
+    """
 
     number: int
     path: Path
@@ -47,6 +57,17 @@ class Chunk:
     part: int
     rows: list[Row]
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A chunk's output rows, as the bytes of a part, and their counts."""
+
+    file: int
+    part: int
+    digest: str
+    content: bytes
+    counts: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)

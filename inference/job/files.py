@@ -23,6 +23,9 @@ KINDS = {
 COMPRESSIONS = (".gz", ".zst")
 _COMPRESSIBLE = ("jsonl", "csv", "tsv")
 STDIN = "-"
+LINE_LIMIT = 1 << 26
+"""Bytes of the longest line that is read, and of the longest row of a CSV file: 64 MiB."""
+_BLOCK = 1 << 18
 KNOWN = ".jsonl, .ndjson, .csv, .tsv (also .gz, .zst), .parquet, or the folder of a saved datasets.Dataset"
 
 
@@ -165,3 +168,26 @@ def open_file(path: Path) -> IO[bytes]:
 def stdin() -> io.BufferedReader:
     """Standard input, of which a megabyte can be peeked at."""
     return io.BufferedReader(io.FileIO(0, closefd=False), 1 << 20)
+
+
+def read_lines(stream: IO[bytes], limit: int = LINE_LIMIT) -> Iterator[bytes | None]:
+    """The lines of a stream as `readlines` gives them, with None in the place of each that is over `limit` bytes.
+
+    A line without an end, of which a small compressed file may hold terabytes, takes no more memory than twice the
+    limit. What a pipe has sent is read at once, and not waited upon until a block is full.
+    """
+    read = getattr(stream, "read1", stream.read)
+    begun: list[bytes] = []  # what has come of a line whose end has not
+    size = 0
+    while block := read(min(_BLOCK, limit)):
+        first, last = 0, block.rfind(b"\n") + 1
+        if size and last:
+            first = block.index(b"\n") + 1
+            size += first
+            yield b"".join([*begun, block[:first]]) if size <= limit else None
+            begun, size = [], 0
+        yield from io.BytesIO(block[first:last])
+        size += len(block) - last
+        begun = [*begun, block[last:]] if 0 < size <= limit else []
+    if size:
+        yield b"".join(begun) if size <= limit else None

@@ -202,6 +202,19 @@ class Ledger:
                     dropped += 1
         return dropped
 
+    def missing(self) -> list[str]:
+        """What is not scored yet, in words."""
+        faults = [] if self.files else ["no process has begun"]
+        for progress in self.files:
+            path = progress.file.path
+            if progress.end is None:
+                faults.append(f"{path} was not yet read to its end")
+            elif lacking := set(range(progress.end["parts"])) - set(progress.parts):
+                faults.append(f"{path} lacks {len(lacking)} of {progress.end['parts']} parts")
+            elif progress.end["rows"] != sum(part.rows for part in progress.parts.values()):
+                faults.append(f"{path} has {progress.end['rows']:,} rows, and its parts another number")
+        return faults[:5] + ([f"and {len(faults) - 5} files more"] if len(faults) > 5 else [])
+
     def part_names(self) -> list[str]:
         """The parts in the order of the input."""
         return [part_name(i, j) for i, progress in enumerate(self.files) for j in sorted(progress.parts)]

@@ -1,82 +1,69 @@
-"""The local engine: one process, in which reading, tokenising, scoring and writing overlap."""
+"""The engine in one process: reading and tokenising run ahead of the network in a thread of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..classifier import Prepared, PromptClassifier
-from .chunks import Chunk, FileEnd
-from .columns import Columns, id_of, prompt_of
+from .chunks import Chunk, FileEnd, FileTask, ScoredChunk
+from .columns import id_of, prompt_of
 from .overlap import ahead
+from .summary import count
+from .writers import encode_part
 
 BATCH_ROWS = 256
 """Rows scored together: enough to sort by length, few enough that the progress bar moves."""
 
-Scored = tuple[Chunk, list[dict[str, Any]]]
-
 
 class Scorer:
-    """Rows of one kind of file to output rows. A chunk's rows are scored together, and with no others."""
+    """Chunks to scored chunks. A chunk's rows are scored together, and with no others.
 
-    def __init__(self, classifier: PromptClassifier, batch_rows: int = BATCH_ROWS) -> None:
-        self.classifier = classifier
-        self._batch_rows = batch_rows
+    Args:
+        classifier: the artefact.
+        tasks: the files that the chunks come from, by number.
+        kind: the format of a part: `parquet`, `jsonl` or `csv`.
+    """
 
-    def prepare(self, chunk: Chunk, columns: Columns) -> list[Prepared]:
+    def __init__(self, classifier: PromptClassifier, tasks: Mapping[int, FileTask], kind: str) -> None:
+        self._classifier, self._tasks, self._kind = classifier, tasks, kind
+
+    def prepare(self, chunk: Chunk) -> list[Prepared]:
         """The chunk's prompts, rendered and tokenised, in batches."""
+        columns = self._tasks[chunk.file].columns
         return [
-            self.classifier.prepare([prompt_of(row, columns) for row in chunk.rows[start : start + self._batch_rows]])
-            for start in range(0, len(chunk.rows), self._batch_rows)
+            self._classifier.prepare([prompt_of(row, columns) for row in chunk.rows[start : start + BATCH_ROWS]])
+            for start in range(0, len(chunk.rows), BATCH_ROWS)
         ]
 
-    def rows(
-        self,
-        chunk: Chunk,
-        prepared: list[Prepared],
-        path: Path,
-        columns: Columns,
-        tick: Callable[[int], Any] = lambda _: None,
-    ) -> list[dict[str, Any]]:
-        """The chunk's output rows; `tick` is called with the number of rows of each batch."""
+    def score(self, chunk: Chunk, prepared: list[Prepared], tick: Callable[[int], Any] | None = None) -> ScoredChunk:
+        """Score what `prepare` made of the chunk; `tick` is called with the number of rows of each batch."""
+        task = self._tasks[chunk.file]
         results = []
         for batch in prepared:
-            results += self.classifier.predict(batch)
-            tick(len(batch.errors))
-        return [
+            results += self._classifier.predict(batch)
+            if tick is not None:
+                tick(len(batch.errors))
+        rows = [
             {
-                "id": id_of(row, path, columns),
-                **self.classifier.columns_of(result),
-                **{name: row.values.get(name) for name in columns.keep},
+                "id": id_of(row, task.path, task.columns),
+                **self._classifier.columns_of(result),
+                **{name: row.values.get(name) for name in task.columns.keep},
             }
             for row, result in zip(chunk.rows, results, strict=True)
         ]
+        content = encode_part(self._kind, rows, dict(task.types))
+        return ScoredChunk(chunk.file, chunk.part, chunk.digest, content, count(rows))
 
 
 def score_chunks(
-    chunks: Iterable[Chunk | FileEnd],
-    places: dict[int, tuple[Path, Columns]],
-    classifier: PromptClassifier,
-    tick: Callable[[int], Any],
-) -> Generator[Scored | FileEnd]:
-    """Score chunks in order, reading and tokenising ahead in another thread.
-
-    Args:
-        chunks: what `read_chunks` gives, of one file after the other.
-        places: path and columns of each file, by its number.
-        classifier: the artefact, opened.
-        tick: called with the number of rows that were scored, again and again.
-    """
-    scorer = Scorer(classifier)
+    chunks: Iterable[Chunk | FileEnd], scorer: Scorer, tick: Callable[[int], Any]
+) -> Generator[ScoredChunk | FileEnd]:
+    """Score chunks in order; `tick` is called with the number of rows that were scored, again and again."""
 
     def prepared() -> Iterator[tuple[Chunk, list[Prepared]] | FileEnd]:
         for item in chunks:
-            yield item if isinstance(item, FileEnd) else (item, scorer.prepare(item, places[item.file][1]))
+            yield item if isinstance(item, FileEnd) else (item, scorer.prepare(item))
 
     for item in ahead(prepared()):
-        if isinstance(item, FileEnd):
-            yield item
-        else:
-            chunk, batches = item
-            yield chunk, scorer.rows(chunk, batches, *places[chunk.file], tick)
+        yield item if isinstance(item, FileEnd) else scorer.score(*item, tick)

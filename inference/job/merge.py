@@ -29,19 +29,8 @@ def merge(path: Path) -> dict[str, Any]:
     options = ledger.job["options"]
     output = Output(path, output_types(ledger.job["labels"], options["keep"]))
     damaged = ledger.drop_unsound(output.kind, output.placed(ledger))
-    faults = [f"{damaged} parts are missing or damaged"] if damaged else []
-    if not ledger.files:
-        faults.append("no process has begun")
-    for progress in ledger.files:
-        if progress.end is None:
-            faults.append(f"{progress.file.path} was not yet read to its end")
-        elif missing := sorted(set(range(progress.end["parts"])) - set(progress.parts)):
-            faults.append(f"{progress.file.path} lacks {len(missing)} of {progress.end['parts']} parts")
-        elif progress.end["rows"] != sum(part.rows for part in progress.parts.values()):
-            faults.append(f"{progress.file.path} has {progress.end['rows']:,} rows, and its parts another number")
-    if faults:
-        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-        raise JobError(f"{path}: not all is scored ({shown}); run the shards that are missing, then merge again")
+    if faults := ([f"{damaged} parts are missing or damaged"] if damaged else []) + ledger.missing():
+        raise JobError(f"{path}: not all is scored ({'; '.join(faults)}); run the shards that are missing, then merge")
     summary = summarise(ledger)
     output.put_in_place(ledger, summary)
     return summary

@@ -14,16 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from ..classifier import BATCH_TOKENS, PromptClassifier
-from .chunks import Chunk, FileEnd, FileTask, Shard, read_all
+from .chunks import FileEnd, FileTask, ScoredChunk, Shard, read_all
 from .columns import Columns, check_keep, choose_columns, kept_types, output_types
-from .files import find_files, path_of
+from .files import STDIN, find_files, path_of
 from .ledger import FileProgress, InputFile, JobError, Ledger, Part, digest_of
-from .local import Scored, score_chunks
+from .local import Scorer, score_chunks
 from .output import Output
 from .overlap import Behind
 from .readers import count_rows
-from .summary import count, promises, summarise, too_many_errors
-from .writers import encode_part
+from .summary import promises, summarise, too_many_errors
 
 CHUNK_ROWS = 2048
 
@@ -50,6 +49,9 @@ class ScoreOptions:
     threads: int | None = None
     batch_tokens: int | None = None
     chunk_rows: int = CHUNK_ROWS
+    engine: str = "local"
+    actors: tuple[int, int | None] = (1, None)
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def score(options: ScoreOptions) -> ScoreResult:
     numbers = [ledger.begin_file(file) for file in inputs]
     ledger.drop_unsound(output.kind, output.placed(ledger))
     tasks = [
-        _task(options, path, chosen, number, ledger.files[number])
+        _task(options, output.types, path, chosen, number, ledger.files[number])
         for path, chosen, number, now in zip(files, columns, numbers, inputs, strict=True)
         if not (ledger.files[number].done and ledger.files[number].file == now)
     ]
@@ -134,6 +136,8 @@ def score(options: ScoreOptions) -> ScoreResult:
         return replace(result, too_many_errors=True)
     if options.shard is not None:
         return replace(result, waits_for_merge=True)
+    if faults := ledger.missing():
+        raise JobError(f"{output.path}: {'; '.join(faults)}; go on with --resume")
     output.put_in_place(ledger, summary)
     return replace(result, nothing_to_do=finished)
 
@@ -147,6 +151,8 @@ def _check(options: ScoreOptions) -> None:
         )
     if options.shard is not None and options.limit is not None:
         raise JobError("--limit makes a trial, and --shard a share of the whole: give one of them")
+    if options.engine == "ray" and (options.limit is not None or STDIN in options.inputs):
+        raise JobError("--engine ray reads whole files: --limit and standard input need the local engine")
 
 
 def _inside(path: Path, output: Path) -> bool:
@@ -178,7 +184,7 @@ def job_of(options: ScoreOptions, classifier: PromptClassifier, keep: tuple[str,
         },
         "engine": {
             "backend": classifier.backend_name,
-            "threads": options.threads or torch.get_num_threads(),
+            "threads": options.threads or (1 if options.engine == "ray" else torch.get_num_threads()),
             "batch_tokens": classifier.batch_tokens,
         },
         "labels": list(classifier.assay.labels),
@@ -211,12 +217,14 @@ def _as_begun(options: ScoreOptions, classifier: PromptClassifier, ledger: Ledge
     return open_classifier(replace(options, backend=engine["backend"], batch_tokens=engine["batch_tokens"]))
 
 
-def _task(options: ScoreOptions, path: Path, columns: Columns, number: int, progress: FileProgress) -> FileTask:
+def _task(
+    options: ScoreOptions, types: dict[str, Any], path: Path, columns: Columns, number: int, progress: FileProgress
+) -> FileTask:
     return FileTask(
         number=number,
         path=path,
         columns=columns,
-        types=kept_types(path, columns.keep),
+        types={**types, **kept_types(path, columns.keep)},
         chunk_rows=options.chunk_rows,
         shard=options.shard or Shard(),
         done={part: record.read for part, record in progress.parts.items()},
@@ -245,6 +253,8 @@ class _Run:
 
     def __call__(self) -> bool:
         """Score all; true if too many rows failed."""
+        if not self.tasks:
+            return False
         started = time.perf_counter()
         before = Counter(self.ledger.counts)
         with self._bar() as bar, Behind() as writer, closing(self._scored(bar)) as items:
@@ -252,10 +262,8 @@ class _Run:
                 if isinstance(item, FileEnd):
                     writer.run(self._end_file, item)
                     continue
-                chunk, rows = item
-                counts = count(rows)
-                self.counts.update(counts)
-                writer.run(self._record, chunk, rows, counts)
+                self.counts.update(item.counts)
+                writer.run(self._record, item)
                 so_far = before + self.counts
                 share = so_far["flagged"] / max(1, so_far["scored"])
                 bar.set_postfix_str(f"flagged {share:.2%}, errors {so_far['errors']:,}")
@@ -264,29 +272,37 @@ class _Run:
         self.seconds = time.perf_counter() - started
         return False
 
-    def _scored(self, bar: tqdm[Any]) -> Generator[Scored | FileEnd]:
-        places = {number: (task.path, task.columns) for number, task in self.tasks.items()}
-        return score_chunks(read_all(self.tasks.values(), self.options.limit), places, self.classifier, bar.update)
+    def _scored(self, bar: tqdm[Any]) -> Generator[ScoredChunk | FileEnd]:
+        if self.options.engine == "ray":
+            from .ray_engine import score_on_ray
 
-    def _record(self, chunk: Chunk, rows: list[dict[str, Any]], counts: Counter[str]) -> None:
-        types = {**self.output.types, **self.tasks[chunk.file].types}
-        content = encode_part(self.output.kind, rows, types)
-        record = Part(len(rows), chunk.digest, digest_of(content), dict(counts))
-        self.ledger.add_part(chunk.file, chunk.part, self.output.kind, content, record)
+            return score_on_ray(
+                self.tasks,
+                self.classifier,
+                self.output.kind,
+                threads=self.ledger.job["engine"]["threads"],
+                actors=self.options.actors,
+                gpus=self.options.gpus,
+                tick=bar.update,
+            )
+        scorer = Scorer(self.classifier, self.tasks, self.output.kind)
+        return score_chunks(read_all(self.tasks.values(), self.options.limit), scorer, bar.update)
+
+    def _record(self, scored: ScoredChunk) -> None:
+        record = Part(scored.counts["rows"], scored.digest, digest_of(scored.content), dict(scored.counts))
+        self.ledger.add_part(scored.file, scored.part, self.output.kind, scored.content, record)
 
     def _end_file(self, end: FileEnd) -> None:
         file = self.ledger.files[end.file]
-        now = InputFile.of(self.tasks[end.file].path)
-        if now.size != file.file.size:
+        if InputFile.of(self.tasks[end.file].path).size != file.file.size:
             raise JobError(f"{file.file.path} changed while it was read; score everything anew with --overwrite")
         if file.end is None:
             self.ledger.end_file(end.file, end.rows, end.parts)
 
     def _bar(self) -> tqdm[Any]:
         """A progress bar over the rows of this process's share, as far as they can be counted."""
-        totals = [count_rows(task.path) for task in self.tasks.values()]
-        total = None if None in totals else sum(n or 0 for n in totals)
-        done = sum(part.rows for task in self.tasks.values() for part in self.ledger.files[task.number].parts.values())
+        total = _total([task.path for task in self.tasks.values()])
+        done = sum(part.rows for number in self.tasks for part in self.ledger.files[number].parts.values())
         if total is not None and self.options.limit is not None:
             total = min(total, self.options.limit)
         if total is not None and self.options.shard is not None:

@@ -14,10 +14,9 @@ from .chunks import FileEnd, FileTask, read_all
 from .columns import check_keep
 from .files import find_files
 from .ledger import JobError, Ledger
-from .local import score_chunks
+from .local import Scorer, score_chunks
 from .score import ScoreOptions, columns_of_job, job_of, open_classifier
-from .summary import count, summarise, too_many_errors
-from .writers import encode_part
+from .summary import summarise, too_many_errors
 
 STREAM_ROWS = 256
 """Rows that are scored, and written, together: who reads on the other side should not wait long."""
@@ -41,19 +40,19 @@ def stream(options: ScoreOptions, out: IO[bytes]) -> tuple[dict[str, Any], bool]
         for number, path in enumerate(files)
     ]
     ledger = Ledger.in_memory(job_of(options, classifier, keep))
-    places = {task.number: (task.path, task.columns) for task in tasks}
+    scorer = Scorer(classifier, {task.number: task for task in tasks}, "jsonl")
 
     counts: Counter[str] = ledger.counts
     with (
         tqdm(unit="row", desc="scoring", mininterval=0.5, disable=None) as bar,
-        closing(score_chunks(read_all(tasks, options.limit), places, classifier, bar.update)) as items,
+        closing(score_chunks(read_all(tasks, options.limit), scorer, bar.update)) as items,
     ):
         for item in items:
             if isinstance(item, FileEnd):
                 continue
-            counts.update(count(item[1]))
+            counts.update(item.counts)
             try:
-                out.write(encode_part("jsonl", item[1], {}))
+                out.write(item.content)
                 out.flush()
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends

@@ -1,0 +1,64 @@
+"""Prompts like real traffic, for benchmarks: 97 in 100 organic, at the lengths that real prompts have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data.reading import load_records
+from data.records import Record
+from inference.job.files import find_files
+
+SEED_FOLDERS = ("organic", "reasoning_trace_extraction", "censorship_probing", "capability_sweep", "pairs")
+DISTILLATION_SHARE = 0.03
+# Lengths in characters, measured on real prompts; both ends are guesses.
+SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
+ORGANIC_LENGTHS = (10, 85, 1_460, 7_500, 20_000)
+DISTILLATION_LENGTHS = (100, 1_435, 5_800, 13_000, 25_000)
+
+
+def traffic(n: int, files: Sequence[str] = (), seed: int = 0) -> list[str]:
+    """`n` rendered prompts in random order.
+
+    Args:
+        n: how many.
+        files: labelled files to draw real prompts from, at the lengths they have; without any, prompts of the shipped
+            corpus are drawn to fit the lengths of real traffic.
+        seed: the same seed gives the same prompts.
+    """
+    random = np.random.default_rng(seed)
+    records, _ = load_records(find_files(list(files) or [f"data/seed/{name}" for name in SEED_FOLDERS]))
+    n_distillation = round(n * DISTILLATION_SHARE)
+    organic, distillation = _texts(records, positive=False), _texts(records, positive=True)
+    if files:
+        texts = [*random.choice(organic, n - n_distillation), *random.choice(distillation, n_distillation)]
+    else:
+        texts = _at_lengths(organic, ORGANIC_LENGTHS, n - n_distillation, random)
+        texts += _at_lengths(distillation, DISTILLATION_LENGTHS, n_distillation, random)
+    return [str(texts[i]) for i in random.permutation(n)]
+
+
+def _texts(records: list[Record], positive: bool) -> np.ndarray:
+    """Rendered prompts of one kind, shortest first."""
+    texts = [record.rendered for record in records if bool(record.labels) == positive]
+    return np.array(sorted(texts, key=len), dtype=object)
+
+
+def _at_lengths(texts: np.ndarray, lengths: Sequence[int], n: int, random: np.random.Generator) -> list[str]:
+    """`n` prompts whose lengths follow a distribution: each drawn among those within a tenth of a length it has."""
+    have = np.array([len(text) for text in texts])
+    wanted = np.exp(np.interp((np.arange(n) + 0.5) / n, SHARES, np.log(lengths)))
+    drawn = []
+    for length in wanted:
+        low, high = np.searchsorted(have, [0.9 * length, 1.1 * length])
+        drawn.append(texts[random.integers(low, high)] if low < high else _joined(texts, int(length), random))
+    return drawn
+
+
+def _joined(texts: np.ndarray, length: int, random: np.random.Generator) -> str:
+    """Prompts joined by blank lines, where the corpus has none so long."""
+    joined = ""
+    while len(joined) < length:
+        joined += str(random.choice(texts)) + "\n\n"
+    return joined[:length]

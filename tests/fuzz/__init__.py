@@ -1,0 +1,1 @@
+"""What makes hostile inputs: seeded mutations of an artefact, and harnesses for atheris."""
