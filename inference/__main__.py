@@ -128,6 +128,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
     lines = [
         f"rows       {counts['rows']:>9,}",
         f"scored     {counts['scored']:>9,}",
+        f"repeats    {counts.get('repeats', 0):>9,}  of another prompt of the same chunk, scored once",
         f"errors     {counts['errors']:>9,}",
         *(f"  {kind}: {number:,}" for kind, number in counts["errors_by_kind"].items()),
         f"flagged    {counts['flagged']:>9,}  {counts['flagged'] / scored:.2%} of those scored, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 2048
 """Padded tokens in one call of the network: small batches stay in a CPU's cache."""
+
+
+Tick = Callable[[float], None]
 
 
 class LogitScorer:
@@ -66,19 +69,22 @@ class LogitScorer:
         logits, top = self.score(prompts)
         return logits, prompts, top
 
-    def score(self, prompts: Sequence[PromptWindows]) -> tuple[np.ndarray, list[int]]:
-        """Pooled logits `[prompts, labels]` of prompts cut into windows, and each one's window that scored highest."""
+    def score(self, prompts: Sequence[PromptWindows], tick: Tick | None = None) -> tuple[np.ndarray, list[int]]:
+        """Pooled logits `[prompts, labels]` of prompts cut into windows, and each one's window that scored highest.
+
+        `tick` is called after each batch with the share of the windows that are done.
+        """
         import torch
 
         owner = np.repeat(np.arange(len(prompts)), [len(prompt.ids) for prompt in prompts])
-        window_logits = self._run([ids for prompt in prompts for ids in prompt.ids])
+        window_logits = self._run([ids for prompt in prompts for ids in prompt.ids], tick)
         pooled = pool_logits(torch.from_numpy(window_logits), torch.from_numpy(owner), len(prompts)).numpy()
         highest = np.logaddexp(0.0, window_logits).sum(axis=1)
         first = np.concatenate([[0], np.cumsum([len(prompt.ids) for prompt in prompts])])
         top = [_first_highest(highest[first[i] : first[i + 1]]) for i in range(len(prompts))]
         return pooled, top
 
-    def _run(self, windows: list[list[int]]) -> np.ndarray:
+    def _run(self, windows: list[list[int]], tick: Tick | None) -> np.ndarray:
         """Logits of each window, in order: sorted by length inside, so that little is padded."""
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
         parts = []
@@ -89,6 +95,8 @@ class LogitScorer:
                 end += 1
             parts.append(self.backend(*pad([windows[i] for i in order[start:end]], self.pad_id)))
             start = end
+            if tick is not None:
+                tick(start / len(order))
         logits = np.concatenate(parts)
         if not np.isfinite(logits).all():
             raise ArtefactError("the artefact's network gives numbers that are not finite; train again")
@@ -121,11 +129,24 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Prompts ready for the network: why each cannot be scored, or None; texts and windows of the others."""
+    """Prompts ready for the network.
+
+    Attributes:
+        errors: for each prompt why it cannot be scored, or None.
+        rendered: the others.
+        windows: of each distinct text among them: what repeats is scored once.
+        which: for each of `rendered`, its place in `windows`.
+    """
 
     errors: list[PromptError | None]
     rendered: list[Rendered]
     windows: list[PromptWindows]
+    which: list[int]
+
+    @property
+    def repeats(self) -> int:
+        """Prompts that are scored by another one's windows."""
+        return len(self.rendered) - len(self.windows)
 
 
 class PromptClassifier:
@@ -235,12 +256,14 @@ class PromptClassifier:
                 errors.append(None)
             except PromptError as error:
                 errors.append(error)
-        windows = self._open().scorer.windower([prompt.text for prompt in rendered]) if rendered else []
-        return Prepared(errors, rendered, windows)
+        distinct: dict[str, int] = {}
+        which = [distinct.setdefault(prompt.text, len(distinct)) for prompt in rendered]
+        windows = self._open().scorer.windower(list(distinct)) if distinct else []
+        return Prepared(errors, rendered, windows, which)
 
-    def predict(self, prepared: Prepared) -> list[Prediction | PromptError]:
-        """The second half of `classify_each`: the network's work."""
-        predictions = iter(self._predict(prepared.rendered, prepared.windows))
+    def predict(self, prepared: Prepared, tick: Tick | None = None) -> list[Prediction | PromptError]:
+        """The second half of `classify_each`: the network's work; see `LogitScorer.score` for `tick`."""
+        predictions = iter(self._predict(prepared, tick))
         return [error if error is not None else next(predictions) for error in prepared.errors]
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -277,11 +300,11 @@ class PromptClassifier:
         fields = result.to_dict()
         return row | fields.pop("scores") | fields | {"stage": "encoder"}
 
-    def _predict(self, rendered: list[Rendered], windows: list[PromptWindows]) -> list[Prediction]:
-        if not rendered:
+    def _predict(self, prepared: Prepared, tick: Tick | None) -> list[Prediction]:
+        if not prepared.rendered:
             return []
-        loaded = self._open()
-        logits, top = loaded.scorer.score(windows)
+        loaded, windows = self._open(), prepared.windows
+        logits, top = loaded.scorer.score(windows, tick)
         categories, distillation = probabilities(loaded.assay, logits)
         return [
             Prediction(
@@ -291,7 +314,7 @@ class PromptClassifier:
                 truncated=windows[i].truncated,
                 top_window=prompt.raw_span(*windows[i].spans[top[i]]),
             )
-            for i, prompt in enumerate(rendered)
+            for i, prompt in zip(prepared.which, prepared.rendered, strict=True)
         ]
 
     def _open(self) -> _Loaded:

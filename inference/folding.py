@@ -82,10 +82,7 @@ def _compose(run: str) -> list[tuple[int, str]]:
     if unicodedata.is_normalized("NFKC", run):
         return [(i, char) for i, char in enumerate(run)]
     starts = [i for i, char in enumerate(run) if i == 0 or not _attaches(char)]
-    return [
-        (start, _normalize(run[start:end]))
-        for start, end in zip(starts, [*starts[1:], len(run)], strict=True)
-    ]
+    return [(start, _normalize(run[start:end])) for start, end in zip(starts, [*starts[1:], len(run)], strict=True)]
 
 
 def _normalize(text: str) -> str:

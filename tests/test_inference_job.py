@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from inference.__main__ import main
+from inference.classifier import LogitScorer
 from inference.job.ledger import Ledger
 
 from .conftest import ROOT, write_jsonl
@@ -377,6 +378,24 @@ def test_prompts_are_not_copied_unless_kept(artefact, tmp_path, capsys):
     assert secret not in everything
     assert score(artefact, source, "--keep", "text", tmp_path / "kept.jsonl") == 0
     assert read_jsonl(tmp_path / "kept.jsonl")[0]["text"] == secret
+
+
+def test_repeats_are_scored_once_and_counted(artefact, classifier, tmp_path, monkeypatch):
+    hidden = "my bre\u200bad broke"
+    texts = ["my bread broke", hidden, "which goats ?", None, *["my bread broke"] * 10]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
+    seen = []
+    real = LogitScorer.score
+    monkeypatch.setattr(
+        LogitScorer, "score", lambda self, prompts, tick: seen.append(len(prompts)) or real(self, prompts, tick)
+    )
+    assert score(artefact, source, tmp_path / "out.jsonl") == 0
+    assert 2 in seen and 13 not in seen
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert len({row["distillation"] for row in rows if row["id"] not in "23"}) == 1
+    assert rows[0]["top_window"] == [0, 14] and rows[1]["top_window"] == [0, len(hidden)]  # each in its own raw text
+    counts = json.loads((tmp_path / "out.jsonl.summary.json").read_text())["counts"]
+    assert (counts["rows"], counts["scored"], counts["repeats"], counts["errors"]) == (14, 13, 11, 1)
 
 
 def test_empty_input_gives_an_empty_output(artefact, tmp_path):

@@ -12,9 +12,6 @@ from .overlap import ahead
 from .summary import count
 from .writers import encode_part
 
-BATCH_ROWS = 256
-"""Rows scored together: enough to sort by length, few enough that the progress bar moves."""
-
 
 class Scorer:
     """Chunks to scored chunks. A chunk's rows are scored together, and with no others.
@@ -28,22 +25,24 @@ class Scorer:
     def __init__(self, classifier: PromptClassifier, tasks: Mapping[int, FileTask], kind: str) -> None:
         self._classifier, self._tasks, self._kind = classifier, tasks, kind
 
-    def prepare(self, chunk: Chunk) -> list[Prepared]:
-        """The chunk's prompts, rendered and tokenised, in batches."""
+    def prepare(self, chunk: Chunk) -> Prepared:
+        """The chunk's prompts, rendered and tokenised."""
         columns = self._tasks[chunk.file].columns
-        return [
-            self._classifier.prepare([prompt_of(row, columns) for row in chunk.rows[start : start + BATCH_ROWS]])
-            for start in range(0, len(chunk.rows), BATCH_ROWS)
-        ]
+        return self._classifier.prepare(prompt_of(row, columns) for row in chunk.rows)
 
-    def score(self, chunk: Chunk, prepared: list[Prepared], tick: Callable[[int], Any] | None = None) -> ScoredChunk:
-        """Score what `prepare` made of the chunk; `tick` is called with the number of rows of each batch."""
+    def score(self, chunk: Chunk, prepared: Prepared, tick: Callable[[int], Any] | None = None) -> ScoredChunk:
+        """Score what `prepare` made of the chunk; `tick` is called with numbers of rows that add up to the chunk's."""
         task = self._tasks[chunk.file]
-        results = []
-        for batch in prepared:
-            results += self._classifier.predict(batch)
+        ticked = 0
+
+        def pass_on(share: float) -> None:
+            nonlocal ticked
             if tick is not None:
-                tick(len(batch.errors))
+                tick(int(share * len(chunk.rows)) - ticked)
+                ticked = int(share * len(chunk.rows))
+
+        results = self._classifier.predict(prepared, pass_on)
+        pass_on(1.0)
         rows = [
             {
                 "id": id_of(row, task.path, task.columns),
@@ -53,7 +52,7 @@ class Scorer:
             for row, result in zip(chunk.rows, results, strict=True)
         ]
         content = encode_part(self._kind, rows, dict(task.types))
-        return ScoredChunk(chunk.file, chunk.part, chunk.digest, content, count(rows))
+        return ScoredChunk(chunk.file, chunk.part, chunk.digest, content, count(rows, prepared.repeats))
 
 
 def score_chunks(
@@ -61,7 +60,7 @@ def score_chunks(
 ) -> Generator[ScoredChunk | FileEnd]:
     """Score chunks in order; `tick` is called with the number of rows that were scored, again and again."""
 
-    def prepared() -> Iterator[tuple[Chunk, list[Prepared]] | FileEnd]:
+    def prepared() -> Iterator[tuple[Chunk, Prepared] | FileEnd]:
         for item in chunks:
             yield item if isinstance(item, FileEnd) else (item, scorer.prepare(item))
 

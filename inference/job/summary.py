@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from ..artefact import Assay, OperatingPoint
 
 
-def count(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Counts of output rows: all, scored, flagged and so on, and errors by kind."""
-    counts: Counter[str] = Counter()
+_COUNTED = ("rows", "scored", "repeats", "errors", "flagged", "uncertain", "truncated")
+
+
+def count(rows: Iterable[Mapping[str, Any]], repeats: int = 0) -> Counter[str]:
+    """Counts of output rows: all, scored, flagged and so on, and errors by kind; and how many were repeats."""
+    counts: Counter[str] = Counter(repeats=repeats)
     for row in rows:
         counts["rows"] += 1
         if row["error"] is not None:
@@ -61,7 +64,7 @@ def summarise(ledger: Ledger) -> dict[str, Any]:
         "engine": job["engine"],
         "inputs": [{**file.file.to_json(), "rows": n} for file, n in zip(ledger.files, rows, strict=True)],
         "counts": {
-            **{name: counts[name] for name in ("rows", "scored", "errors", "flagged", "uncertain", "truncated")},
+            **{name: counts[name] for name in _COUNTED},
             "labels": {label: counts[f"label: {label}"] for label in job["labels"]},
             "errors_by_kind": kinds,
         },
