@@ -384,11 +384,13 @@ def test_repeats_are_scored_once_and_counted(artefact, classifier, tmp_path, mon
     hidden = "my bre\u200bad broke"
     texts = ["my bread broke", hidden, "which goats ?", None, *["my bread broke"] * 10]
     source = write_jsonl(tmp_path / "in.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
-    seen = []
-    real = LogitScorer.score
-    monkeypatch.setattr(
-        LogitScorer, "score", lambda self, prompts, tick: seen.append(len(prompts)) or real(self, prompts, tick)
-    )
+    seen, real = [], LogitScorer.score
+
+    def watched(self, prompts, tick=None):
+        seen.append(len(prompts))
+        return real(self, prompts, tick)
+
+    monkeypatch.setattr(LogitScorer, "score", watched)
     assert score(artefact, source, tmp_path / "out.jsonl") == 0
     assert 2 in seen and 13 not in seen
     rows = read_jsonl(tmp_path / "out.jsonl")

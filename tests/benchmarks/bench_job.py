@@ -107,7 +107,7 @@ def measure(sizes: list[int], folder: Path) -> None:
             run([*this, str(path), "--sizes", str(size)])
             megabytes = path.stat().st_size / 1e6
             command = ["inference", "score", str(path), "--model", str(model), "--output", str(output)]
-            seconds, peak = run([*command, "--keep", "account_id"])
+            seconds, peak = run([*command, "--keep", "account_id", "--threads", "1"])
             name = f"{path.suffix[1:]} to {'a folder of parquet' if output.is_dir() else output.suffix[1:]}"
             rows.append([name, f"{size:,}", f"{megabytes:,.0f}", f"{peak:,.0f}", f"{size / seconds:,.0f}"])
             peaks.append(peak)
