@@ -58,10 +58,11 @@ def test_the_telling_part_is_found(classifier):
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.lists(st.integers(0, len(PROMPTS) - 1), min_size=1, max_size=40))
-def test_batch_mates_do_not_change_a_score(classifier, order):
+@given(order=st.lists(st.integers(0, len(PROMPTS) - 1), min_size=1, max_size=40), batch_tokens=st.integers(1, 5000))
+def test_neither_batch_mates_nor_the_batches_size_change_a_score(artefact, classifier, order, batch_tokens):
     alone = [classifier.classify([prompt])[0] for prompt in PROMPTS]
-    together = classifier.classify([PROMPTS[i] for i in order])
+    other = PromptClassifier.load(artefact, batch_tokens=batch_tokens)
+    together = other.classify([PROMPTS[i] for i in order])
     for i, prediction in zip(order, together, strict=True):
         np.testing.assert_allclose(numbers(prediction), numbers(alone[i]), atol=1e-5, rtol=0)
         assert prediction.top_window == alone[i].top_window
