@@ -39,7 +39,7 @@ _LATIN = re.compile("[A-Za-z]")
 _FEW = 64  # characters
 
 Offsets = np.ndarray | None
-"""For each character of the folded text the index of its raw character; None where folding changed nothing."""
+"""For each character of the folded text the index of its raw character; None where each has kept its place."""
 
 
 def fold(text: str) -> tuple[str, Offsets]:

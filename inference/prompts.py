@@ -114,11 +114,14 @@ def _turn(number: int, message: Any) -> dict[str, str]:
     role = role.strip().lower()
     role = _EXPORT_ROLES.get(role, role) if is_export else role
     name = "value" if is_export and message.get("content") is None else "content"
-    if name not in message and not message.get("tool_calls"):
+    calls = message.get("tool_calls")
+    if isinstance(calls, np.ndarray):
+        calls = calls.tolist()
+    if name not in message and not calls:
         raise PromptError(f"{where} has no content")
     parts = [_content(where, message.get(name))]
-    if message.get("tool_calls"):
-        parts.append(_as_json(message["tool_calls"]))
+    if calls:
+        parts.append(_as_json(where, calls))
     return {"role": role, "content": "\n".join(part for part in parts if part)}
 
 
@@ -139,7 +142,7 @@ def _part(where: str, part: Any) -> str:
         return part
     if isinstance(part, Mapping):
         text = part.get("text")
-        return text if isinstance(text, str) else f"[{part.get('type', 'part')}]"
+        return text if isinstance(text, str) else _marker(where, part.get("type", "part"))
     raise PromptError(f"{where}.content holds {_kind(part)}, not a part")
 
 
@@ -149,8 +152,18 @@ def _join(turns: list[dict[str, str]]) -> str:
     return "\n\n".join(f"{turn['role']}:\n{turn['content']}" for turn in turns)
 
 
-def _as_json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _marker(where: str, kind: Any) -> str:
+    try:
+        return f"[{kind}]"
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or a list in a list in a list …
+        raise PromptError(f"{where}.content holds a part whose type cannot be written") from error
+
+
+def _as_json(where: str, value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # it holds itself, say, or has a key that is no text
+        raise PromptError(f"{where}.tool_calls cannot be written as JSON") from error
 
 
 def _kind(value: Any) -> str:

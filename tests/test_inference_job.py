@@ -153,6 +153,19 @@ def test_csv_rows_of_the_wrong_width_are_error_rows(artefact, tmp_path):
     assert [row["id"] for row in rows] == ["1", "in.csv:3", "in.csv:4", "4", "in.csv:7", "6", "7"]
 
 
+def test_a_line_without_end_is_an_error_row(artefact, tmp_path):
+    """Of a few kilobytes that inflate to a line of 70 MB, the rows around it are scored."""
+    endless = b"a" * (70 << 20)
+    jsonl = b'{"text": "bread"}\n{"text": "' + endless + b'"}\n{"text": "wool"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl, 1))
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"text\nbread\n" + endless + b"\nwool\n", 1))
+    assert score(artefact, tmp_path / "a.jsonl.gz", tmp_path / "b.csv.gz", tmp_path / "out.jsonl") == 0
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["id"] for row in rows] == [f"a.jsonl.gz:{n}" for n in (1, 2, 3)] + [f"b.csv.gz:{n}" for n in (2, 3, 4)]
+    assert [row["error"] is None for row in rows] == [True, False, True] * 2
+    assert all("the line is over 64 MiB" in rows[i]["error"] for i in (1, 4))
+
+
 def test_every_kind_of_file_and_place_scores_alike(artefact, tmp_path):
     rows = [{"id": str(n), "text": f"my bread and {n} goats", "account": n} for n in range(5)]
     table = pa.Table.from_pylist(rows)

@@ -123,7 +123,7 @@ def test_folding_what_is_folded_changes_nothing(text):
 def test_offsets_lead_back_in_order(text):
     folded, offsets = fold(text)
     if offsets is None:
-        assert folded == text
+        assert len(folded) == len(text)
     else:
         assert len(offsets) == len(folded)
         assert (np.diff(offsets) >= 0).all()

@@ -16,7 +16,7 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install 'promptassay[ray
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
 
@@ -85,6 +85,12 @@ def test_a_job_changes_engines_and_a_workers_refusal_is_one_sentence(artefact, l
     assert score(artefact, logs, tmp_path / "local") == 0
     parts = [{item.name: item.read_bytes() for item in folder.iterdir()} for folder in (out, tmp_path / "local")]
     assert parts[0] == parts[1]
+
+
+def test_what_the_cluster_has_no_room_for_is_one_sentence(artefact, logs, tmp_path, cluster, capsys):
+    assert score(artefact, logs, "--engine", "ray", "--gpus", "1", tmp_path / "out.jsonl") == 2
+    error = capsys.readouterr().err
+    assert "no machine of the Ray cluster has room for an actor with 1 cores and 1 GPUs" in error
 
 
 def test_what_ray_cannot_do_is_one_sentence(artefact, logs, tmp_path, capsys):

@@ -48,8 +48,8 @@ def open_network(folder: Path) -> Any:
         ArtefactError: the two do not fit.
     """
     config = read_object(folder / "config.json")
-    weights = load_file(folder / "model.safetensors")
     try:
+        weights = load_file(folder / "model.safetensors")
         described = CONFIG_MAPPING[config.value("model_type", str)].from_dict(config.content())
         with torch.device("meta"):  # sizes alone, of which the configuration could name any
             outline = AutoModelForSequenceClassification.from_config(described)

@@ -10,19 +10,19 @@ import csv
 import io
 import json
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .files import STDIN, InputError, file_kind, is_compressed, open_file, stdin
+from .files import LINE_LIMIT, STDIN, InputError, file_kind, is_compressed, open_file, read_lines, stdin
 
 _BATCH_ROWS = 1024
 _DELIMITED = ("csv", "tsv")
+_TOO_LONG = f"the line is over {LINE_LIMIT >> 20} MiB"
 _NAME = re.compile(r"[\w.-]{1,40}")
 
 
@@ -113,7 +113,7 @@ def column_names(path: Path) -> list[str]:
         return list(_open_arrow(path)[0])
     if kind in _DELIMITED:
         with open_file(path) as stream:
-            return _header(path, _csv_rows(stream, kind))
+            return _header(path, _csv_rows(stream, kind)[0])
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
 
 
@@ -133,14 +133,17 @@ def _read_jsonl(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterat
     names = None if columns is None else set(columns)
     place = -1
     with open_file(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if number == 1:
+        for number, line in enumerate(read_lines(stream), 1):
+            if number == 1 and line is not None:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
+            if line is not None and not line.strip():
                 continue
             place += 1
             if not wanted(place):
                 yield Row(number, {})
+                continue
+            if line is None:
+                yield Row(number, {}, _TOO_LONG)
                 continue
             try:
                 # Bytes that are no UTF-8 become U+FFFD: a damaged character is no reason to lose a prompt.
@@ -234,41 +237,68 @@ def _header(path: Path, reader: Any) -> list[str]:
     return names
 
 
-def _csv_rows(stream: Any, kind: str) -> Any:
+def _csv_rows(stream: Any, kind: str) -> tuple[Any, _CsvLines]:
     """A reader of CSV, with commas or, as spreadsheets of many countries export it, with semicolons; or of TSV."""
     first = stream.peek(1 << 16).splitlines()[:1]
     delimiter = "\t" if kind == "tsv" else ";" if first and b";" in first[0] and b"," not in first[0] else ","
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-    return csv.reader(text, delimiter=delimiter, strict=True)
+    csv.field_size_limit(LINE_LIMIT)
+    lines = _CsvLines(stream)
+    return csv.reader(lines, delimiter=delimiter, strict=True), lines
+
+
+class _CsvLines:
+    """The lines of a stream as text, as `csv` wants them; one that is too long is a `csv.Error` in its place."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._blocks = read_lines(stream)
+        self._lines: Iterator[str] = iter(())
+        self._encoding = "utf-8-sig"
+        self.number = 0
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines, None)
+        while line is None:
+            block = next(self._blocks)
+            if block is None:
+                self.number += 1
+                raise csv.Error(_TOO_LONG)
+            # A lone carriage return ends a line too, in files of old.
+            self._lines = iter(io.StringIO(block.decode(self._encoding, "replace"), newline=""))
+            self._encoding = "utf-8"
+            line = next(self._lines, None)
+        self.number += 1
+        return line
 
 
 def _read_csv(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
     place = -1
     with open_file(path) as stream:
-        reader = _csv_rows(stream, file_kind(path))
+        reader, lines = _csv_rows(stream, file_kind(path))
         names = _header(path, reader)
         chosen = set(names if columns is None else columns)
         while True:
-            begins = reader.line_num + 1
+            begins = lines.number + 1
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 place += 1
-                yield Row(reader.line_num, {}, f"broken CSV: {error} (the row begins in line {begins})")
+                yield Row(lines.number, {}, f"broken CSV: {error} (the row begins in line {begins})")
                 continue
             if not fields:
                 continue
             place += 1
             if not wanted(place):
-                yield Row(reader.line_num, {})
+                yield Row(lines.number, {})
                 continue
             if len(fields) != len(names):
-                yield Row(reader.line_num, {}, f"broken CSV: {len(fields)} fields under a header of {len(names)}")
+                yield Row(lines.number, {}, f"broken CSV: {len(fields)} fields under a header of {len(names)}")
                 continue
-            yield Row(reader.line_num, {k: v for k, v in zip(names, fields, strict=True) if k in chosen})
+            yield Row(lines.number, {k: v for k, v in zip(names, fields, strict=True) if k in chosen})
 
 
 _READERS = {

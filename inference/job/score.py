@@ -89,6 +89,8 @@ def open_classifier(options: ScoreOptions) -> PromptClassifier:
         options.model,
         backend=options.backend,
         operating_point=options.operating_point,
+        # Where Ray gives an actor no GPU, it sees them all the same.
+        device="cpu" if options.engine == "ray" and not options.gpus else None,
         batch_tokens=options.batch_tokens or BATCH_TOKENS,
     )
     found = classifier.assay.fingerprint

@@ -28,15 +28,17 @@ from data.summary import markdown_table
 from inference import PromptClassifier
 from inference.backends import Backend
 from inference.classifier import BATCH_TOKENS, LogitScorer
-from inference.job.local import BATCH_ROWS
+from inference.windows import PromptWindows
 
 from .traffic import traffic
 
-PROMPTS = 1024
-BLOCK = 256
+PROMPTS = 2048
+BLOCK = 512
+CHUNK_ROWS = 2048
+"""What a score job sorts by length together."""
 PIPELINE_BATCHES = (1, 8, 32)
 TUNED_TOKENS = (512, 1024, 2048, 4096, 8192)
-TUNED_ROWS = (64, 256, 1024, 2048)
+TUNED_ROWS = (64, 256, 2048)
 EQUAL = 1e-4
 
 Windows = list[list[int]]
@@ -95,14 +97,16 @@ def pipeline_way(model: str, labels: Sequence[str], size: int) -> Way:
     return Way(f"pipeline, batch {size}", run, lambda: pipe.computed)
 
 
-def scorer_way(scorer: LogitScorer, name: str, tokens: int = BATCH_TOKENS, rows: int = BATCH_ROWS) -> Way:
+def scorer_way(scorer: LogitScorer, name: str, tokens: int = BATCH_TOKENS, rows: int = CHUNK_ROWS) -> Way:
     """Our scorer over windows that are cut already, `rows` prompts at a time."""
     counted = Counted(scorer.backend)
     other = LogitScorer(scorer.windower, counted, scorer.pad_id, tokens)
 
     def run(_: list[str], prompts: list[Windows]) -> np.ndarray:
         groups = [list(itertools.chain(*prompts[i : i + rows])) for i in range(0, len(prompts), rows)]
-        return np.concatenate([other._run(group) for group in groups])
+        # Each window as a prompt of its own: its pooled logits are its own.
+        alone = [[PromptWindows([ids], [(0, 0)], len(ids), False) for ids in group] for group in groups]
+        return np.concatenate([other.score(windows)[0] for windows in alone])
 
     return Way(name, run, lambda: counted.computed)
 
@@ -167,14 +171,14 @@ def compare(classifier: PromptClassifier, texts: list[str]) -> None:
 
 def tune(classifier: PromptClassifier, texts: list[str]) -> None:
     """One table of our scorer at other numbers of tokens a batch and of rows sorted together."""
-    choices = [(tokens, BATCH_ROWS) for tokens in TUNED_TOKENS]
-    choices += [(BATCH_TOKENS, rows) for rows in TUNED_ROWS if rows != BATCH_ROWS]
+    choices = [(tokens, CHUNK_ROWS) for tokens in TUNED_TOKENS]
+    choices += [(BATCH_TOKENS, rows) for rows in TUNED_ROWS if rows != CHUNK_ROWS]
     ways = [
         scorer_way(classifier.scorer, f"{tokens:,} tokens, {rows:,} rows", tokens, rows) for tokens, rows in choices
     ]
     blocks = list(_blocks(texts, max(TUNED_ROWS)))
     rows = measure(ways, blocks, [_cut(classifier, block) for block in blocks])
-    now = ways[choices.index((BATCH_TOKENS, BATCH_ROWS))]
+    now = ways[choices.index((BATCH_TOKENS, CHUNK_ROWS))]
     rows = [[*row, way.ratio(now)] for row, way in zip(rows, ways, strict=True)]
     print(markdown_table(["way", "windows/s", "useful tokens/s", "no padding", f"to {now.name}"], rows))
 
@@ -193,12 +197,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("model", help="the artefact's folder")
     options.add_argument("--prompts", nargs="+", default=[], metavar="FILE", help="labelled files of real prompts")
-    options.add_argument("--n", type=int, metavar="N", help=f"prompts (default: {PROMPTS}, with --tune 2,048)")
+    options.add_argument("--n", type=int, default=PROMPTS, metavar="N", help=f"prompts (default: {PROMPTS})")
     options.add_argument("--tune", action="store_true", help="instead: our scorer at other sizes of batch")
     asked = options.parse_args()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     classifier = PromptClassifier.load(asked.model, device="cpu")
-    texts = traffic(asked.n or (max(TUNED_ROWS) if asked.tune else PROMPTS), asked.prompts)
+    texts = traffic(asked.n, asked.prompts)
     (tune if asked.tune else compare)(classifier, texts)
 
 

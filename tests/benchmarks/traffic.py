@@ -32,11 +32,15 @@ def traffic(n: int, files: Sequence[str] = (), seed: int = 0) -> list[str]:
     n_distillation = round(n * DISTILLATION_SHARE)
     organic, distillation = _texts(records, positive=False), _texts(records, positive=True)
     if files:
-        texts = [*random.choice(organic, n - n_distillation), *random.choice(distillation, n_distillation)]
+        texts = [
+            str(text)
+            for kind, count in ((organic, n - n_distillation), (distillation, n_distillation))
+            for text in np.resize(random.permutation(kind), count)
+        ]
     else:
         texts = _at_lengths(organic, ORGANIC_LENGTHS, n - n_distillation, random)
         texts += _at_lengths(distillation, DISTILLATION_LENGTHS, n_distillation, random)
-    return [str(texts[i]) for i in random.permutation(n)]
+    return [texts[i] for i in random.permutation(n)]
 
 
 def _texts(records: list[Record], positive: bool) -> np.ndarray:
@@ -46,18 +50,23 @@ def _texts(records: list[Record], positive: bool) -> np.ndarray:
 
 
 def _at_lengths(texts: np.ndarray, lengths: Sequence[int], n: int, random: np.random.Generator) -> list[str]:
-    """`n` prompts whose lengths follow a distribution: each drawn among those within a tenth of a length it has."""
-    have = np.array([len(text) for text in texts])
-    wanted = np.exp(np.interp((np.arange(n) + 0.5) / n, SHARES, np.log(lengths)))
+    """`n` prompts whose lengths follow a distribution, each drawn once, from those within a tenth of the length."""
+    have, free = np.array([len(text) for text in texts]), np.ones(len(texts), dtype=bool)
     drawn = []
-    for length in wanted:
-        low, high = np.searchsorted(have, [0.9 * length, 1.1 * length])
-        drawn.append(texts[random.integers(low, high)] if low < high else _joined(texts, int(length), random))
+    for wanted in np.exp(np.interp((np.arange(n) + 0.5) / n, SHARES, np.log(lengths))):
+        low, high = np.searchsorted(have, [0.9 * wanted, 1.1 * wanted])
+        found = low + np.flatnonzero(free[low:high])
+        if len(found):
+            chosen = random.choice(found)
+            free[chosen] = False
+            drawn.append(str(texts[chosen]))
+        else:
+            drawn.append(_joined(texts, round(wanted), random))
     return drawn
 
 
 def _joined(texts: np.ndarray, length: int, random: np.random.Generator) -> str:
-    """Prompts joined by blank lines, where the corpus has none so long."""
+    """So many characters of prompts joined by blank lines, where the corpus has no prompt left of that length."""
     joined = ""
     while len(joined) < length:
         joined += str(random.choice(texts)) + "\n\n"
