@@ -78,8 +78,9 @@ def test_a_job_changes_engines_and_a_workers_refusal_is_one_sentence(artefact, l
     rows = (logs / "1.jsonl").read_text()
     (logs / "1.jsonl").write_text(rows.replace("number 3 ", "number 8 "))
     assert score(artefact, logs, "--engine", "ray", "--resume", out) == 2
-    error = capsys.readouterr().err
-    assert error.count("error: ") == 1 and "1.jsonl has changed since this job read it (rows 1 to 20)" in error
+    # Ray's own lines, of workers that were lost before, may stand beside it.
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "1.jsonl has changed since this job read it (rows 1 to 20)" in errors[0]
     (logs / "1.jsonl").write_text(rows)
     assert score(artefact, logs, "--engine", "ray", "--resume", out) == 0
     assert score(artefact, logs, tmp_path / "local") == 0

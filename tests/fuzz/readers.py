@@ -105,7 +105,7 @@ def changed(kind: str, changes: bytes) -> bytes:
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
-def test_one_input(data: bytes) -> None:
+def one_input(data: bytes) -> None:
     """What atheris calls."""
     if not data:
         return
@@ -128,4 +128,4 @@ def test_one_input(data: bytes) -> None:
 if __name__ == "__main__":
     from tests.fuzz import run
 
-    run(test_one_input)
+    run(one_input)

@@ -104,7 +104,7 @@ class Values:
         return message
 
 
-def test_one_input(data: bytes) -> None:
+def one_input(data: bytes) -> None:
     """What atheris calls."""
     values = Values(data[1:])
     if not data or data[0] % 3 == 0:
@@ -119,4 +119,4 @@ def test_one_input(data: bytes) -> None:
 if __name__ == "__main__":
     from tests.fuzz import run
 
-    run(test_one_input)
+    run(one_input)
