@@ -118,7 +118,7 @@ class _Tokens:
 
     def span(self, token: int) -> tuple[int, int]:
         first, at, encoding = self.parts[bisect_right(self.parts, token, key=lambda part: part[0]) - 1]
-        start, end = encoding.token_to_chars(token - first)
+        start, end = encoding.token_to_chars(token - first) or (0, 0)
         return at + start, at + end
 
 

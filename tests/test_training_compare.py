@@ -48,6 +48,10 @@ def copy_of(artefact, folder, **changes):
     def write_model(target):
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "seen.safetensors"):
             shutil.copy(artefact / name, target / name)
+        if "labels" in changes:
+            content = json.loads((target / "config.json").read_text())
+            content["id2label"] = dict(enumerate(changes["labels"]))
+            (target / "config.json").write_text(json.dumps(content))
 
     save_artefact(folder, replace(load_artefact(artefact), **changes), write_model, "a copy")
     return folder
