@@ -14,8 +14,8 @@ import yaml
 
 from data.summary import markdown_table
 from inference.artefact import CARD_FILE, load_artefact
+from inference.model_files import EXECUTES
 
-_EXECUTES = frozenset(".bin .ckpt .dll .h5 .joblib .keras .pickle .pkl .pt .pth .py .pyc .sh .so".split())  # noqa: SIM905
 _EXPECTED = frozenset({".json", ".md", ".model", ".onnx", ".safetensors", ".svg", ".txt", ".xml", ".yaml"})
 _PLACE = re.compile(r"/[\w.]|~[\w./\\]|\.\.[/\\]|[A-Za-z]:[/\\]|\\\\|(file|s3|gs|az|abfs)://")
 """How a value begins that names a place on a machine or in a bucket, and not below the working folder."""
@@ -74,6 +74,7 @@ def push(
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
+    files = _files(model)  # first: what it names says more than that the artefact is none
     assay = load_artefact(model)
     try:
         validate_repo_id(repo)
@@ -85,7 +86,6 @@ def push(
     url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
         raise PushError("the endpoint (--endpoint or HF_ENDPOINT) must be http(s)://HOST, without a user or password")
-    files = _files(model)
     _check_card(model / CARD_FILE)
     message = message or f"promptassay {assay.fingerprint}"
     warnings = tuple(_says_too_much(model, files))
@@ -101,7 +101,7 @@ def _files(folder: Path) -> dict[str, int]:
     """Names and sizes of all regular files that are neither hidden nor half-written."""
     paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
     paths = {n: p for n, p in paths.items() if not any(x.startswith(".") or x.endswith(".writing") for x in n.parts)}
-    if executing := [str(name) for name in paths if name.suffix.lower() in _EXECUTES]:
+    if executing := [str(name) for name in paths if name.suffix.lower() in EXECUTES]:
         raise PushError(f"{folder}: {', '.join(executing)} can run code when loaded; remove it, no artefact needs it")
     if links := [str(name) for name, path in paths.items() if path.is_symlink()]:  # they can lead anywhere
         raise PushError(f"{folder}: {', '.join(links)}: links are not sent; copy the folder by cp -rL and push that")
