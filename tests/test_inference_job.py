@@ -286,6 +286,7 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(artefact, tmp_path, monkeypatch
         }
 
 
+@pytest.mark.slow
 def test_killed_for_real_and_resumed(artefact, tmp_path):
     """SIGKILL while parts are being written; what is resumed equals what was left alone."""
     write_jsonl(tmp_path / "in.jsonl", [{"id": n, "text": f"my opera number {n} " * 20} for n in range(3000)])

@@ -72,6 +72,7 @@ def test_rows_equal_the_local_engines_though_an_actor_is_killed(artefact, logs, 
     assert summaries[0] == summaries[1]
 
 
+@pytest.mark.slow
 def test_a_job_changes_engines_and_a_workers_refusal_is_one_sentence(artefact, logs, tmp_path, cluster, capsys):
     out = tmp_path / "out"
     assert score(artefact, logs, "--shard", "1/3", out) == 0
