@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 
 from inference import windows
 from inference.folding import _normalize, fold
-from inference.job import readers
 from inference.job.files import InputError, read_lines
 from inference.job.readers import read_rows
 from inference.prompts import PromptError, normalise_messages, render
@@ -89,9 +88,6 @@ def test_a_compressed_file_that_is_cut_off_or_broken_is_refused(tmp_path, kind):
             list(read_rows(path))
 
 
-@pytest.mark.skipif(
-    not hasattr(readers, "_faults_of"), reason="readers.py does not yet turn every fault into an InputError"
-)
 @settings(max_examples=60)
 @given(st.sampled_from(tables.KINDS), st.sampled_from(["raw", "packed", "changed"]), st.binary(max_size=200))
 def test_any_bytes_are_rows_or_an_input_error(tmp_path_factory, kind, how, data):

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,10 +50,21 @@ def read_rows(path: Path, columns: Iterable[str] | None = None, wanted: Wanted |
     Raises:
         InputError: the file as a whole cannot be read.
     """
-    try:
+    with _faults_of(path):
         yield from _READERS[file_kind(path)](path, None if columns is None else list(columns), wanted or _every)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """What a file raises that is cut off or broken becomes an `InputError`. Many kinds are a `ValueError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, ArithmeticError, LookupError) as error:
+        # What is said of text that is no UTF-8 would quote it.
+        why = error.reason if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else error
+        raise InputError(f"{path}: cannot be read ({why})") from error
 
 
 def _every(place: int) -> bool:
@@ -67,7 +78,8 @@ def count_rows(path: Path) -> int | None:
     if file_kind(path) == "parquet":
         return int(open_parquet(path).metadata.num_rows)
     if file_kind(path) == "arrow":
-        return sum(batch.num_rows for batch in _open_arrow(path)[1])
+        with _faults_of(path):
+            return sum(batch.num_rows for batch in _open_arrow(path)[1])
     with path.open("rb") as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
@@ -107,12 +119,13 @@ def column_names(path: Path) -> list[str]:
     kind = file_kind(path)
     if str(path) == STDIN:
         return []
-    if kind == "parquet":
-        return list(parquet_schema(path).names)
-    if kind == "arrow":
-        return list(_open_arrow(path)[0])
+    with _faults_of(path):
+        if kind == "parquet":
+            return list(parquet_schema(path).names)
+        if kind == "arrow":
+            return list(_open_arrow(path)[0])
     if kind in _DELIMITED:
-        with open_file(path) as stream:
+        with _faults_of(path), open_file(path) as stream:
             return _header(path, _csv_rows(stream, kind)[0])
     return next((list(row.values) for row in read_rows(path) if row.error is None), [])
 
@@ -167,7 +180,7 @@ def open_parquet(path: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 
 
@@ -204,7 +217,13 @@ def _read_parquet(path: Path, columns: list[str] | None, wanted: Wanted) -> Iter
 def _read_arrow(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator[Row]:
     present, batches = _open_arrow(path)
     names = present if columns is None else [name for name in present if name in columns]
-    return _rows_of(path, batches, names, wanted)
+    # Places in an Arrow file are not checked when it is opened: a broken one would end the program.
+    return _rows_of(path, map(_validated, batches), names, wanted)
+
+
+def _validated(batch: Any) -> Any:
+    batch.validate(full=True)
+    return batch
 
 
 def _rows_of(path: Path, batches: Iterator[Any], names: list[str], wanted: Wanted) -> Iterator[Row]:
@@ -217,11 +236,24 @@ def _rows_of(path: Path, batches: Iterator[Any], names: list[str], wanted: Wante
                 part = batch.slice(start, _BATCH_ROWS)
                 # A batch of no columns yields no rows of its own: count them.
                 some = bool(names) and any(map(wanted, range(number, number + part.num_rows)))
-                for values in part.select(names).to_pylist() if some else [{}] * part.num_rows:
+                for values in _values_of(part.select(names)) if some else [{}] * part.num_rows:
                     number += 1
-                    yield Row(number, values if wanted(number - 1) else {})
+                    if values is None and wanted(number - 1):
+                        yield Row(number, {}, "broken row: it holds text that is no UTF-8, or a time out of range")
+                    else:
+                        yield Row(number, values if values and wanted(number - 1) else {})
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: broken after row {number} ({error})") from error
+
+
+def _values_of(part: Any) -> list[dict[str, Any] | None]:
+    """The rows of a record batch, with None for each that has no form in Python."""
+    try:
+        return part.to_pylist()
+    except (ValueError, ArithmeticError):
+        if part.num_rows == 1:
+            return [None]
+        return [values for i in range(part.num_rows) for values in _values_of(part.slice(i, 1))]
 
 
 def _header(path: Path, reader: Any) -> list[str]:
@@ -251,25 +283,32 @@ class _CsvLines:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._blocks = read_lines(stream)
-        self._lines: Iterator[str] = iter(())
+        self._rest: list[str] = []
         self._encoding = "utf-8-sig"
         self.number = 0
+        self.row_size = 0  # of the row that is being read, over all its lines: a quote may have no end
 
     def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines, None)
-        while line is None:
-            block = next(self._blocks)
-            if block is None:
-                self.number += 1
-                raise csv.Error(_TOO_LONG)
-            # A lone carriage return ends a line too, in files of old.
-            self._lines = iter(io.StringIO(block.decode(self._encoding, "replace"), newline=""))
-            self._encoding = "utf-8"
-            line = next(self._lines, None)
+        if self._rest:
+            self.number += 1
+            return self._rest.pop()
+        block = next(self._blocks)
         self.number += 1
+        if block is None:
+            raise csv.Error(_TOO_LONG)
+        self.row_size += len(block)
+        if self.row_size > LINE_LIMIT:
+            raise csv.Error(_TOO_LONG.replace("line", "row"))
+        line = block.decode(self._encoding, "replace")
+        self._encoding = "utf-8"
+        if "\r" in line.removesuffix("\n").removesuffix(
+            "\r"
+        ):  # a lone carriage return ends a line too, in files of old
+            self._rest = list(io.StringIO(line, newline=""))[::-1]
+            return self._rest.pop()
         return line
 
 
@@ -281,6 +320,7 @@ def _read_csv(path: Path, columns: list[str] | None, wanted: Wanted) -> Iterator
         chosen = set(names if columns is None else columns)
         while True:
             begins = lines.number + 1
+            lines.row_size = 0
             try:
                 fields = next(reader)
             except StopIteration:
