@@ -9,7 +9,7 @@ SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help install demo train test test-all check format bench bench-data bench-training bench-evaluation clean
+.PHONY: help install demo train test test-all check format bench bench-job bench-data bench-training bench-evaluation clean
 
 help:  ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ format: .venv/.dev  ## put the code into its format
 
 bench: build/demo/model/assay.json  ## measure speed against transformers' own pipeline, with the demo's artefact
 	$(PY) -m tests.benchmarks.bench_scoring build/demo/model
+
+bench-job: .venv/.dev  ## measure memory and rate of score jobs up to a million rows (half an hour)
+	$(PY) -m tests.benchmarks.bench_job
 
 bench-data: .venv/.dev  ## measure how fast data is checked and built, and how both grow
 	$(PY) -m tests.benchmarks.bench_data

@@ -77,15 +77,15 @@ class LogitScorer:
         import torch
 
         owner = np.repeat(np.arange(len(prompts)), [len(prompt.ids) for prompt in prompts])
-        window_logits = self._run([ids for prompt in prompts for ids in prompt.ids], tick)
+        window_logits = self.run([ids for prompt in prompts for ids in prompt.ids], tick)
         pooled = pool_logits(torch.from_numpy(window_logits), torch.from_numpy(owner), len(prompts)).numpy()
         highest = np.logaddexp(0.0, window_logits).sum(axis=1)
         first = np.concatenate([[0], np.cumsum([len(prompt.ids) for prompt in prompts])])
         top = [_first_highest(highest[first[i] : first[i + 1]]) for i in range(len(prompts))]
         return pooled, top
 
-    def _run(self, windows: list[list[int]], tick: Tick | None) -> np.ndarray:
-        """Logits of each window, in order: sorted by length inside, so that little is padded."""
+    def run(self, windows: Sequence[list[int]], tick: Tick | None = None) -> np.ndarray:
+        """Logits `[windows, labels]` of each window, in order: sorted by length inside, so that little is padded."""
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
         parts = []
         start = 0

@@ -358,6 +358,7 @@ def test_a_folder_of_parts_grows_with_its_input(artefact, tmp_path, capsys):
     assert score(artefact, source, *FEW, "--resume", out) == 0
     assert "nothing to do" in capsys.readouterr().out
     write_jsonl(source / "2.jsonl", [{"id": f"2-{n}", "text": f"wool {n}"} for n in range(3)])
+    (out / "part-00001-000000.parquet.1a2b3c4d.writing").write_bytes(b"what a kill can leave")
     assert score(artefact, source, *FEW, "--resume", out) == 0
     rows = [row for path in sorted(out.iterdir()) for row in pq.read_table(path).to_pylist()]
     assert [row["id"] for row in rows] == [f"1-{n}" for n in range(10)] + [f"2-{n}" for n in range(3)]

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from inference.windows import WindowSpec
 from training.config import AdapterConfig, EncoderConfig
 from training.encoders import EncoderError, find_encoder
 from training.model import add_adapter, layers_of, open_network, plain_network
@@ -109,6 +110,16 @@ def test_a_mean_layer_for_another_kind_of_encoder_is_refused(encoder, tmp_path):
     named = EncoderConfig(path=str(tmp_path / "other"), mean_layer=True)
     with pytest.raises(EncoderError, match="is of type distilbert, and mean_layer is known for bert"):
         open_network(find_encoder(named), named)
+
+
+@pytest.mark.parametrize("file, change", [("config.json", {"model_type": "bloom"}), ("tokenizer.json", {"model": {}})])
+def test_an_encoder_whose_artefact_could_not_be_scored_is_refused_before_training(encoder, tmp_path, file, change):
+    shutil.copytree(encoder, tmp_path / "other")
+    path = tmp_path / "other" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = find_encoder(EncoderConfig(path=str(tmp_path / "other")))
+    with pytest.raises(EncoderError, match=f"other cannot become an artefact: .*{file}.*; name another encoder"):
+        found.windower(WindowSpec())
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from inference.fields import ArtefactError, read_object
+from inference.model_files import ENCODERS
+from inference.tokenizer_file import open_tokenizer
+from inference.windows import Windower, WindowSpec
+
 from .config import EncoderConfig
 from .packed import PACKED, EncoderError, cache, unpack
 
@@ -25,6 +30,20 @@ class BaseEncoder:
     revision: str
     license: str
     hub: str | None = None
+
+    def windower(self, spec: WindowSpec) -> Windower:
+        """What cuts prompts into windows of its tokens.
+
+        Raises:
+            EncoderError: scoring would refuse the artefact that it becomes, which is better known before training.
+        """
+        try:
+            config = read_object(self.folder / "config.json")
+            config.value("model_type", str, ENCODERS.__contains__)
+            tokenizer = open_tokenizer(self.folder / "tokenizer.json", config.integer("vocab_size", 1, 2**24))
+        except ArtefactError as error:
+            raise EncoderError(f"{self.name} cannot become an artefact: {error}; name another encoder") from error
+        return Windower(tokenizer, spec)
 
 
 def find_encoder(config: EncoderConfig) -> BaseEncoder:

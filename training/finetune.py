@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from datasets.utils.logging import disable_progress_bar
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
-
-from inference.windows import Windower
 
 from .config import RunConfig
 from .encode import check_labels, choose_prompts, encode, load_split, records_of
@@ -67,7 +64,7 @@ def read_splits(config: RunConfig, folder: Path) -> Splits:
     """
     quiet()
     encoder = find_encoder(config.encoder)
-    windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
+    windower = encoder.windower(config.windows.spec())
     parts = []
     for name, limit in (("train", config.fit.max_prompts), ("validation", None)):
         split = choose_prompts(load_split(folder, name), limit, config.seed)

@@ -146,6 +146,7 @@ class Output:
             table = pyarrow.parquet.read_table(pyarrow.BufferReader(part.read_bytes()))
             write_whole(self.path / f"{name}.parquet", as_parquet(cast_table(table, schema)))
             ledger.store.remove(part.name)
+        Store(self.path).sweep()
 
     def _part(self, name: str) -> Path:
         return self.job_folder / f"{name}.{self.kind}"

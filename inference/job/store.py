@@ -56,6 +56,12 @@ class Store:
             waiting.unlink(missing_ok=True)
         return content
 
+    def sweep(self) -> None:
+        """Remove what killed writes left behind; nobody else may be writing here."""
+        for path in list(self.folder.iterdir()):
+            if path.name.endswith(WRITING):
+                path.unlink(missing_ok=True)
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with suppress(FileNotFoundError):

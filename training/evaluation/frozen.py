@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data.records import Record
 from inference.classifier import BATCH_TOKENS
-from inference.windows import Windower
 
 from ..batches import Packer
 from ..config import RunConfig
@@ -42,7 +40,7 @@ class FrozenEncoder:
         network = open_network(encoder, config.encoder.model_copy(update={"mean_layer": False}))
         self._device = torch.accelerator.current_accelerator() if has_accelerator() else torch.device("cpu")
         self._network = network.base_model.to(self._device).eval()
-        self._windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
+        self._windower = encoder.windower(config.windows.spec())
         self._pack = Packer(network.config.pad_token_id or 0, BATCH_TOKENS)
         self.name = encoder.name
         self.layers = int(network.config.num_hidden_layers)

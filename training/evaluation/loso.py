@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from inference.artefact import write_text
 from inference.decision import any_logit
-from inference.windows import Windower
 
 from ..config import RunConfig
 from ..encode import DataError, choose_prompts, encode, share_of
@@ -147,7 +145,7 @@ def _run(config: RunConfig, pool: Pool, fold: int, out: Path, this_run: Mapping[
     apart = {name for name in set(pool.clusters[training]) if share_of(str(name), config.seed) < VALIDATION}
     validation = training & np.isin(pool.clusters, list(apart))
     encoder = find_encoder(config.encoder)
-    windower = Windower(Tokenizer.from_file(str(encoder.folder / "tokenizer.json")), config.windows.spec())
+    windower = encoder.windower(config.windows.spec())
     parts = []
     for chosen, limit in ((training & ~validation, config.fit.max_prompts), (validation, None)):
         if len(set(pool.truth[chosen & (pool.truth >= 0)])) < 2:

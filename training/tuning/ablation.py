@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from data.records import Record
@@ -19,7 +18,6 @@ from data.summary import markdown_table
 from inference.artefact import write_text
 from inference.classifier import LogitScorer
 from inference.decision import any_logit
-from inference.windows import Windower
 
 from ..config import RunConfig
 from ..encode import DataError, any_label, label_row, share_of
@@ -95,7 +93,7 @@ def logits_of(network: PreTrainedModel, tuned: FineTuned, config: RunConfig, rec
         ids, mask = torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
         return network(input_ids=ids, attention_mask=mask).logits.float().numpy()
 
-    windower = Windower(Tokenizer.from_file(str(tuned.encoder.folder / "tokenizer.json")), config.windows.spec())
+    windower = tuned.encoder.windower(config.windows.spec())
     scorer = LogitScorer(windower, backend, network.config.pad_token_id or 0)
     return pooled_logits(scorer, records)
 
