@@ -20,16 +20,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = parser(f"python -m {__package__}").parse_args(arguments)
     from .artefact import ArtefactError
+    from .backends import BackendError
     from .explain import ExplainError
+    from .export import ExportRefused
     from .job.files import InputError
     from .job.ledger import JobError
     from .prompts import PromptError
 
     try:
-        return {"score": _score, "merge": _merge, "decide": _decide, "info": _info, "explain": _explain}[
-            options.command
-        ](options)
-    except (ArtefactError, ExplainError, InputError, JobError, PromptError) as error:
+        return {
+            "score": _score,
+            "merge": _merge,
+            "decide": _decide,
+            "info": _info,
+            "explain": _explain,
+            "export": _export,
+        }[options.command](options)
+    except ExportRefused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ArtefactError, BackendError, ExplainError, InputError, JobError, PromptError) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
@@ -122,6 +132,22 @@ def _decide(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from .backends import BACKENDS, BackendError
+    from .export import export
+    from .hub import artefact_folder
+
+    backend = options.backend + ("-int8" if options.int8 else "-bf16" if options.bf16 else "")
+    if backend == "torch" or backend not in BACKENDS:
+        known = ", ".join(name.replace("-", " --") for name in BACKENDS[1:])
+        raise BackendError(f"{backend.replace('-', ' --')} is no export; there are: {known}")
+    folder = artefact_folder(options.model)
+    parity = export(folder, backend)
+    print(f"kept: {parity}")
+    print(f"written: {folder / backend}; score --backend auto tries it, and --backend {backend} takes it")
+    return 0
+
+
 def _summary_table(summary: dict[str, Any]) -> str:
     counts, rate = summary["counts"], summary["measured_fpr"]
     scored = max(1, counts["scored"])
@@ -129,6 +155,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
         f"rows       {counts['rows']:>9,}",
         f"scored     {counts['scored']:>9,}",
         f"repeats    {counts.get('repeats', 0):>9,}  of another prompt of the same chunk, scored once",
+        *([f"cached     {n:>9,}  scored by an earlier job"] if (n := counts.get("cached", 0)) else []),
         f"errors     {counts['errors']:>9,}",
         *(f"  {kind}: {number:,}" for kind, number in counts["errors_by_kind"].items()),
         f"flagged    {counts['flagged']:>9,}  {counts['flagged'] / scored:.2%} of those scored, "

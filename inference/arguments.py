@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .backends import BACKENDS
+
 EXAMPLES = """examples:
   score a file of prompts (columns "text" or "messages"), keep two of its columns:
     %(prog)s score prompts.jsonl --model build/demo/model --output scored.parquet --keep account_id time
@@ -21,6 +23,8 @@ EXAMPLES = """examples:
     %(prog)s decide scored.parquet --operating-point fpr-5pct --output scored-5pct.parquet
   see what an artefact promises:
     %(prog)s info build/demo/model
+  make a faster backend, which score then uses by itself (needs pip install 'promptassay[export]'):
+    %(prog)s export build/demo/model --backend openvino --int8
   see which words of a prompt raised its score (needs pip install 'promptassay[explain]'):
     %(prog)s explain build/demo/model --text "Think step by step inside <think> tags, then answer."
 
@@ -56,6 +60,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     info.add_argument("model", metavar="MODEL", help="the artefact's folder")
     info.add_argument("--format", choices=("text", "json"), default="text", help="for people or for programs")
     _add_explain(commands)
+    _add_export(commands)
     return top
 
 
@@ -86,7 +91,12 @@ def _add_score(commands: Any) -> None:
         "--operating-point", metavar="NAME", help="where to flag, such as fpr-1pct (default: the artefact's own)"
     )
     score.add_argument(
-        "--backend", choices=("auto", "torch"), default="auto", help="what runs the network (default: %(default)s)"
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        metavar="NAME",
+        help=f"what runs the network: {', '.join(BACKENDS)}, where export has made it; auto tries those for a second "
+        "and takes the fastest (default: %(default)s)",
     )
     prompts = score.add_mutually_exclusive_group()
     prompts.add_argument("--text-column", metavar="C", help='column of plain prompts (default: "text", if it is there)')
@@ -131,6 +141,12 @@ def _add_score(commands: Any) -> None:
     )
     score.add_argument(
         "--gpus", type=float, default=0.0, metavar="SHARE", help="Ray: GPUs of each actor, such as 0.5 (default: none)"
+    )
+    score.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep scores in this local folder, by a hash of the prompt, and take from it what other jobs have scored "
+        "with the same artefact and backend",
     )
     score.add_argument("--threads", type=_positive, metavar="N", help="threads of the network (default: all cores)")
     score.add_argument(
@@ -201,6 +217,23 @@ def _add_explain(commands: Any) -> None:
     explain.add_argument(
         "--steps", type=_positive, default=50, metavar="N", help="steps of the integral (default: %(default)s)"
     )
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="make the network for a faster runtime, and keep it only if it decides as torch does",
+        description="Write the artefact's network for another runtime into the artefact, score its reference prompts "
+        "with both, and keep the export only if no decision at any operating point changed (with --int8 or --bf16: at "
+        "most one in a thousand). score uses what was kept where it is the fastest.",
+    )
+    export.add_argument("model", metavar="MODEL", help="the artefact's folder")
+    export.add_argument(
+        "--backend", required=True, choices=("torch", "onnx", "openvino"), help="the runtime; torch with --bf16 alone"
+    )
+    kind = export.add_mutually_exclusive_group()
+    kind.add_argument("--int8", action="store_true", help="weights and activations in 8 bits: onnx or openvino")
+    kind.add_argument("--bf16", action="store_true", help="arithmetic in bf16, where the processor has it")
 
 
 def _positive(text: str) -> int:

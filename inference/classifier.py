@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .artefact import ArtefactError, Assay, load_artefact
-from .backends import BACKENDS, Backend, open_backend
+from .backends import AUTO, Backend, check_backend, open_backend
+from .backends.choose import choose_backend
+from .backends.exports import check_export
+from .cache import ScoreCache, Scored
 from .decision import Prediction, decide, prediction_columns, probabilities
 from .fields import read_object
 from .hub import artefact_folder
@@ -32,9 +35,17 @@ Tick = Callable[[float], None]
 class LogitScorer:
     """Rendered texts to pooled logits. Training calibrates through this same class, so that nothing can differ."""
 
-    def __init__(self, windower: Windower, backend: Backend, pad_id: int, batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(
+        self,
+        windower: Windower,
+        backend: Backend,
+        pad_id: int,
+        batch_tokens: int = BATCH_TOKENS,
+        backend_name: str = "torch",
+    ) -> None:
         self.windower = windower
         self.backend = backend
+        self.backend_name = backend_name
         self.pad_id = pad_id
         self._batch_tokens = batch_tokens
 
@@ -43,19 +54,28 @@ class LogitScorer:
         cls,
         folder: Path,
         assay: Assay,
-        backend: str = "auto",
+        backend: str = AUTO,
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> LogitScorer:
-        """The scorer over an artefact's model files.
+        """The scorer over an artefact's model files; `auto` tries what the artefact holds, and takes the fastest.
 
         Raises:
             ArtefactError: they do not fit together, or cannot score a text.
+            BackendError: the backend cannot run here.
         """
         config = read_object(folder / "config.json")
         tokenizer = open_tokenizer(folder / "tokenizer.json", config.integer("vocab_size", 1, 2**24))
         pad_id = config.integer("pad_token_id", 0, 2**24) if "pad_token_id" in config else 0
-        scorer = cls(Windower(tokenizer, assay.windows), open_backend(backend, folder, device), pad_id, batch_tokens)
+        windower = Windower(tokenizer, assay.windows)
+        if backend == AUTO:
+            name, opened = choose_backend(
+                folder, assay.fingerprint, device, lambda: trial_batches(windower, pad_id, batch_tokens)
+            )
+        else:
+            check_export(folder, backend, assay.fingerprint)
+            name, opened = backend, open_backend(backend, folder, device)
+        scorer = cls(windower, opened, pad_id, batch_tokens, name)
         try:
             scorer([PROBE])
         except Exception as error:  # libraries raise many kinds for one cause: a network that is none
@@ -110,6 +130,17 @@ def _first_highest(values: np.ndarray) -> int:
     return int((values >= values.max() - 1e-4).argmax())
 
 
+def trial_batches(windower: Windower, pad_id: int, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A batch of short windows, one of middling and one of full ones, as `batch_tokens` would make them."""
+    text = windower.tokenizer.encode(PROBE, add_special_tokens=False).ids
+    batches = []
+    for length in (windower.spec.size // 8, windower.spec.size // 2, windower.spec.size):
+        length = max(1, length - len(windower.prefix) - len(windower.suffix))
+        window = [*windower.prefix, *np.resize(text, length).tolist(), *windower.suffix]
+        batches.append(pad([window] * max(1, batch_tokens // len(window)), pad_id))
+    return batches
+
+
 def pad(windows: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and attention mask, both int64 `[windows, longest]`."""
     ids = np.full((len(windows), max(map(len, windows))), pad_id, dtype=np.int64)
@@ -125,6 +156,7 @@ class _Loaded:
     assay: Assay
     point: OperatingPoint
     scorer: LogitScorer
+    cache: ScoreCache | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +166,19 @@ class Prepared:
     Attributes:
         errors: for each prompt why it cannot be scored, or None.
         rendered: the others.
-        windows: of each distinct text among them: what repeats is scored once.
-        which: for each of `rendered`, its place in `windows`.
+        known: distinct texts among them whose scores the cache holds.
+        windows: the other distinct texts: what repeats is scored once.
     """
 
     errors: list[PromptError | None]
     rendered: list[Rendered]
-    windows: list[PromptWindows]
-    which: list[int]
+    known: dict[str, Scored]
+    windows: dict[str, PromptWindows]
 
     @property
     def repeats(self) -> int:
         """Prompts that are scored by another one's windows."""
-        return len(self.rendered) - len(self.windows)
+        return len(self.rendered) - len(self.windows) - len(self.known)
 
 
 class PromptClassifier:
@@ -160,18 +192,19 @@ class PromptClassifier:
         self,
         path: str | Path,
         *,
-        backend: str = "auto",
+        backend: str = AUTO,
         operating_point: str | None = None,
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        cache: str | Path | None = None,
     ) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f'backend "{backend}" is unknown; known: {", ".join(BACKENDS)}')
+        check_backend(backend)
         self.path = path
         self.backend = backend
         self.operating_point = operating_point
         self.device = device
         self.batch_tokens = batch_tokens
+        self.cache = cache
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -180,25 +213,33 @@ class PromptClassifier:
         cls,
         path: str | Path,
         *,
-        backend: str = "auto",
+        backend: str = AUTO,
         operating_point: str | None = None,
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        cache: str | Path | None = None,
     ) -> PromptClassifier:
         """Open an artefact.
 
         Args:
             path: its folder, or `OWNER/NAME@COMMIT` of the Hugging Face hub.
-            backend: what runs the network.
+            backend: what runs the network: `torch`, or what `export` has made; `auto` is the fastest of them here.
             operating_point: where `flagged` is drawn, such as `fpr-1pct`; the artefact's default where not given.
             device: a torch device such as `cpu` or `cuda:0`; an accelerator is used where there is one.
             batch_tokens: padded tokens in one call of the network.
+            cache: a folder on this machine's disk for scores that outlive the process.
 
         Raises:
+            BackendError: the backend cannot run here.
             ArtefactError: the folder is not a sound artefact, or lacks the operating point.
         """
         classifier = cls(
-            path, backend=backend, operating_point=operating_point, device=device, batch_tokens=batch_tokens
+            path,
+            backend=backend,
+            operating_point=operating_point,
+            device=device,
+            batch_tokens=batch_tokens,
+            cache=cache,
         )
         classifier._open()
         return classifier
@@ -216,7 +257,7 @@ class PromptClassifier:
     @property
     def backend_name(self) -> str:
         """The backend in use, which `auto` has chosen."""
-        return "torch" if self.backend == "auto" else self.backend
+        return self.scorer.backend_name
 
     @property
     def point_name(self) -> str:
@@ -256,10 +297,13 @@ class PromptClassifier:
                 errors.append(None)
             except PromptError as error:
                 errors.append(error)
-        distinct: dict[str, int] = {}
-        which = [distinct.setdefault(prompt.text, len(distinct)) for prompt in rendered]
-        windows = self._open().scorer.windower(list(distinct)) if distinct else []
-        return Prepared(errors, rendered, windows, which)
+        distinct = list(dict.fromkeys(prompt.text for prompt in rendered))
+        if not distinct:
+            return Prepared(errors, rendered, {}, {})
+        loaded = self._open()
+        known = {} if loaded.cache is None else loaded.cache.find(distinct)
+        texts = [text for text in distinct if text not in known]
+        return Prepared(errors, rendered, known, dict(zip(texts, loaded.scorer.windower(texts), strict=True)))
 
     def predict(self, prepared: Prepared, tick: Tick | None = None) -> list[Prediction | PromptError]:
         """The second half of `classify_each`: the network's work; see `LogitScorer.score` for `tick`."""
@@ -303,19 +347,28 @@ class PromptClassifier:
     def _predict(self, prepared: Prepared, tick: Tick | None) -> list[Prediction]:
         if not prepared.rendered:
             return []
-        loaded, windows = self._open(), prepared.windows
-        logits, top = loaded.scorer.score(windows, tick)
-        categories, distillation = probabilities(loaded.assay, logits)
-        return [
-            Prediction(
-                **decide(loaded.assay, loaded.point, categories[i], distillation[i]),
-                n_tokens=windows[i].n_tokens,
-                n_windows=len(windows[i].ids),
-                truncated=windows[i].truncated,
-                top_window=prompt.raw_span(*windows[i].spans[top[i]]),
+        loaded = self._open()
+        scored = dict(prepared.known)
+        if prepared.windows:
+            fresh = _scored(loaded.scorer, prepared.windows, tick)
+            if loaded.cache is not None:
+                loaded.cache.add(fresh)
+            scored |= fresh
+        place = {text: i for i, text in enumerate(scored)}
+        categories, distillation = probabilities(loaded.assay, np.stack([item.logits for item in scored.values()]))
+        predictions = []
+        for prompt in prepared.rendered:
+            i, item = place[prompt.text], scored[prompt.text]
+            predictions.append(
+                Prediction(
+                    **decide(loaded.assay, loaded.point, categories[i], distillation[i]),
+                    n_tokens=item.n_tokens,
+                    n_windows=item.n_windows,
+                    truncated=item.truncated,
+                    top_window=prompt.raw_span(*item.top),
+                )
             )
-            for i, prompt in zip(prepared.which, prepared.rendered, strict=True)
-        ]
+        return predictions
 
     def _open(self) -> _Loaded:
         with self._lock:
@@ -329,7 +382,11 @@ class PromptClassifier:
                     raise
                 except (OSError, ValueError, KeyError) as error:
                     raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error
-                self._loaded = _Loaded(assay, point, scorer)
+                cache = None
+                if self.cache is not None:
+                    way = f"{assay.fingerprint}-{scorer.backend_name}"
+                    cache = ScoreCache(Path(self.cache), way, len(assay.labels))
+                self._loaded = _Loaded(assay, point, scorer, cache)
             return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:
@@ -337,6 +394,14 @@ class PromptClassifier:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _loaded=None, _lock=threading.Lock())
+
+
+def _scored(scorer: LogitScorer, windows: dict[str, PromptWindows], tick: Tick | None) -> dict[str, Scored]:
+    logits, top = scorer.score(list(windows.values()), tick)
+    return {
+        text: Scored(logits[i], prompt.n_tokens, len(prompt.ids), prompt.truncated, prompt.spans[top[i]])
+        for i, (text, prompt) in enumerate(windows.items())
+    }
 
 
 def row_prompt(text: Any, messages: Any) -> Any:

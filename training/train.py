@@ -16,6 +16,7 @@ import yaml
 from data.records import Record
 from inference import PromptClassifier
 from inference.artefact import Abstention, Assay, OperatingPoint, Platt, record_metrics, save_artefact, write_text
+from inference.backends.exports import write_reference
 from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
 
@@ -27,6 +28,7 @@ from .evaluation.sections import Sections, evaluate_sections, reliability, secti
 from .evaluation.seen import prompt_hash, write_seen
 from .finetune import FineTuned, fine_tune, read_splits
 from .processes import processes
+from .reference import reference_texts
 from .report.card import model_card
 from .report.plots import CALIBRATION_FILE, HISTORY_FILE, history_svg, reliability_svg
 from .runs import RunError, identity, prepare
@@ -106,6 +108,7 @@ def train(
     write_text(artefact / HISTORY_FILE, history_svg(tuned.history))
     write_text(artefact / "run.yaml", _resolved(config, out))
     write_seen(artefact, _seen(folder, calibration))
+    write_reference(artefact, reference_texts())
 
     _say(4)
     classifier = PromptClassifier.load(artefact)

@@ -1,4 +1,4 @@
-"""The encoder in torch, float32, on CPU or an accelerator."""
+"""The encoder in torch, in float32 or bf16, on CPU or an accelerator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..fields import ArtefactError, read_object
 class TorchBackend:
     """Runs an artefact's network; see `Backend`."""
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
+    def __init__(self, folder: Path, device: str | None = None, bf16: bool = False) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
@@ -27,7 +27,7 @@ class TorchBackend:
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-        self.model = model.to(self._device).eval()
+        self.model = model.to(self._device, torch.bfloat16 if bf16 else torch.float32).eval()
 
     @torch.inference_mode()
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:

@@ -52,7 +52,9 @@ class Scorer:
             for row, result in zip(chunk.rows, results, strict=True)
         ]
         content = encode_part(self._kind, rows, dict(task.types))
-        return ScoredChunk(chunk.file, chunk.part, chunk.digest, content, count(rows, prepared.repeats))
+        counts = count(rows)
+        counts.update(repeats=prepared.repeats, cached=len(prepared.known))
+        return ScoredChunk(chunk.file, chunk.part, chunk.digest, content, counts)
 
 
 def score_chunks(

@@ -49,6 +49,7 @@ class ScoreOptions:
     threads: int | None = None
     batch_tokens: int | None = None
     chunk_rows: int = CHUNK_ROWS
+    cache: str | None = None
     engine: str = "local"
     actors: tuple[int, int | None] = (1, None)
     gpus: float = 0.0
@@ -92,6 +93,7 @@ def open_classifier(options: ScoreOptions) -> PromptClassifier:
         # Where Ray gives an actor no GPU, it sees them all the same.
         device="cpu" if options.engine == "ray" and not options.gpus else None,
         batch_tokens=options.batch_tokens or BATCH_TOKENS,
+        cache=options.cache,
     )
     found = classifier.assay.fingerprint
     if options.expect_model not in (None, found):

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ..artefact import Assay, OperatingPoint
 
 
-_COUNTED = ("rows", "scored", "repeats", "errors", "flagged", "uncertain", "truncated")
+_COUNTED = ("rows", "scored", "repeats", "cached", "errors", "flagged", "uncertain", "truncated")
 
 
-def count(rows: Iterable[Mapping[str, Any]], repeats: int = 0) -> Counter[str]:
-    """Counts of output rows: all, scored, flagged and so on, and errors by kind; and how many were repeats."""
-    counts: Counter[str] = Counter(repeats=repeats)
+def count(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Counts of output rows: all, scored, flagged and so on, and errors by kind."""
+    counts: Counter[str] = Counter()
     for row in rows:
         counts["rows"] += 1
         if row["error"] is not None:
