@@ -155,6 +155,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
         f"rows       {counts['rows']:>9,}",
         f"scored     {counts['scored']:>9,}",
         f"repeats    {counts.get('repeats', 0):>9,}  of another prompt of the same chunk, scored once",
+        *([f"gated      {n:>9,}  decided by the gate, unread by the encoder"] if (n := counts.get("gated", 0)) else []),
         *([f"cached     {n:>9,}  scored by an earlier job"] if (n := counts.get("cached", 0)) else []),
         f"errors     {counts['errors']:>9,}",
         *(f"  {kind}: {number:,}" for kind, number in counts["errors_by_kind"].items()),

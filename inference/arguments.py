@@ -148,6 +148,12 @@ def _add_score(commands: Any) -> None:
         help="keep scores in this local folder, by a hash of the prompt, and take from it what other jobs have scored "
         "with the same artefact and backend",
     )
+    score.add_argument(
+        "--no-gate",
+        dest="gate",
+        action="store_false",
+        help="have the encoder read every prompt, where the artefact has a gate that would decide some",
+    )
     score.add_argument("--threads", type=_positive, metavar="N", help="threads of the network (default: all cores)")
     score.add_argument(
         "--batch-tokens", type=_positive, metavar="N", help="padded tokens in one call of the network (default: 2048)"

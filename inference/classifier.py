@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .backends.exports import check_export
 from .cache import ScoreCache, Scored
 from .decision import Prediction, decide, prediction_columns, probabilities
 from .fields import read_object
+from .gate import Gate, below_all, load_gate
 from .hub import artefact_folder
 from .prompts import Prompt, PromptError, Rendered, parse_messages, render
 from .tokenizer_file import PROBE, open_tokenizer
@@ -157,6 +158,28 @@ class _Loaded:
     point: OperatingPoint
     scorer: LogitScorer
     cache: ScoreCache | None
+    gate: Gate | None
+    cut: float
+
+    def hold(self, windows: dict[str, PromptWindows]) -> dict[str, Held]:
+        """The texts that the gate decides."""
+        if self.gate is None or not windows:
+            return {}
+        scores = self.gate.scores(list(windows.values()))
+        below = below_all(self.assay, scores)
+        return {
+            text: Held(float(below[i]), cut.n_tokens)
+            for i, (text, cut) in enumerate(windows.items())
+            if scores[i] < self.cut
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A text that the gate keeps from the encoder: its probability, and its length in tokens."""
+
+    distillation: float
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +190,20 @@ class Prepared:
         errors: for each prompt why it cannot be scored, or None.
         rendered: the others.
         known: distinct texts among them whose scores the cache holds.
+        held: distinct texts that the gate decides, with its score; nothing more is done for them.
         windows: the other distinct texts: what repeats is scored once.
     """
 
     errors: list[PromptError | None]
     rendered: list[Rendered]
     known: dict[str, Scored]
+    held: dict[str, Held]
     windows: dict[str, PromptWindows]
 
     @property
     def repeats(self) -> int:
         """Prompts that are scored by another one's windows."""
-        return len(self.rendered) - len(self.windows) - len(self.known)
+        return len(self.rendered) - len(self.windows) - len(self.held) - len(self.known)
 
 
 class PromptClassifier:
@@ -197,6 +222,7 @@ class PromptClassifier:
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
         cache: str | Path | None = None,
+        gate: bool = False,
     ) -> None:
         check_backend(backend)
         self.path = path
@@ -205,6 +231,7 @@ class PromptClassifier:
         self.device = device
         self.batch_tokens = batch_tokens
         self.cache = cache
+        self.gate = gate
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -218,6 +245,7 @@ class PromptClassifier:
         device: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
         cache: str | Path | None = None,
+        gate: bool = False,
     ) -> PromptClassifier:
         """Open an artefact.
 
@@ -228,6 +256,8 @@ class PromptClassifier:
             device: a torch device such as `cpu` or `cuda:0`; an accelerator is used where there is one.
             batch_tokens: padded tokens in one call of the network.
             cache: a folder on this machine's disk for scores that outlive the process.
+            gate: let the artefact's gate, where it has one for the operating point, decide what it can: such a
+                prediction has `stage` "gate", no scores of categories and a probability below every threshold.
 
         Raises:
             BackendError: the backend cannot run here.
@@ -240,6 +270,7 @@ class PromptClassifier:
             device=device,
             batch_tokens=batch_tokens,
             cache=cache,
+            gate=gate,
         )
         classifier._open()
         return classifier
@@ -258,6 +289,11 @@ class PromptClassifier:
     def backend_name(self) -> str:
         """The backend in use, which `auto` has chosen."""
         return self.scorer.backend_name
+
+    @property
+    def gate_in_use(self) -> Gate | None:
+        """The gate that decides a part of the prompts, if one does."""
+        return self._open().gate
 
     @property
     def point_name(self) -> str:
@@ -299,11 +335,13 @@ class PromptClassifier:
                 errors.append(error)
         distinct = list(dict.fromkeys(prompt.text for prompt in rendered))
         if not distinct:
-            return Prepared(errors, rendered, {}, {})
+            return Prepared(errors, rendered, {}, {}, {})
         loaded = self._open()
         known = {} if loaded.cache is None else loaded.cache.find(distinct)
         texts = [text for text in distinct if text not in known]
-        return Prepared(errors, rendered, known, dict(zip(texts, loaded.scorer.windower(texts), strict=True)))
+        windows = dict(zip(texts, loaded.scorer.windower(texts), strict=True))
+        held = loaded.hold(windows)
+        return Prepared(errors, rendered, known, held, {text: cut for text, cut in windows.items() if text not in held})
 
     def predict(self, prepared: Prepared, tick: Tick | None = None) -> list[Prediction | PromptError]:
         """The second half of `classify_each`: the network's work; see `LogitScorer.score` for `tick`."""
@@ -342,7 +380,7 @@ class PromptClassifier:
         if isinstance(result, PromptError):
             return row | {"error": str(result)}
         fields = result.to_dict()
-        return row | fields.pop("scores") | fields | {"stage": "encoder"}
+        return row | fields.pop("scores") | fields | {"stage": result.stage}
 
     def _predict(self, prepared: Prepared, tick: Tick | None) -> list[Prediction]:
         if not prepared.rendered:
@@ -350,25 +388,24 @@ class PromptClassifier:
         loaded = self._open()
         scored = dict(prepared.known)
         if prepared.windows:
-            fresh = _scored(loaded.scorer, prepared.windows, tick)
+            fresh = score_windows(loaded.scorer, prepared.windows, tick)
             if loaded.cache is not None:
                 loaded.cache.add(fresh)
             scored |= fresh
+        predictions = {text: _held(item) for text, item in prepared.held.items()}
         place = {text: i for i, text in enumerate(scored)}
-        categories, distillation = probabilities(loaded.assay, np.stack([item.logits for item in scored.values()]))
-        predictions = []
-        for prompt in prepared.rendered:
-            i, item = place[prompt.text], scored[prompt.text]
-            predictions.append(
-                Prediction(
-                    **decide(loaded.assay, loaded.point, categories[i], distillation[i]),
-                    n_tokens=item.n_tokens,
-                    n_windows=item.n_windows,
-                    truncated=item.truncated,
-                    top_window=prompt.raw_span(*item.top),
-                )
+        if scored:
+            categories, distillation = probabilities(loaded.assay, np.stack([item.logits for item in scored.values()]))
+        for text, i in place.items():
+            item = scored[text]
+            predictions[text] = Prediction(
+                **decide(loaded.assay, loaded.point, categories[i], distillation[i]),
+                n_tokens=item.n_tokens,
+                n_windows=item.n_windows,
+                truncated=item.truncated,
+                top_window=item.top,
             )
-        return predictions
+        return [_at_home(predictions[prompt.text], prompt) for prompt in prepared.rendered]
 
     def _open(self) -> _Loaded:
         with self._lock:
@@ -386,7 +423,16 @@ class PromptClassifier:
                 if self.cache is not None:
                     way = f"{assay.fingerprint}-{scorer.backend_name}"
                     cache = ScoreCache(Path(self.cache), way, len(assay.labels))
-                self._loaded = _Loaded(assay, point, scorer, cache)
+                gate = load_gate(folder, assay) if self.gate else None
+                cut = gate.cuts.get(self.operating_point or assay.default_point) if gate is not None else None
+                self._loaded = _Loaded(
+                    assay,
+                    point,
+                    scorer,
+                    cache,
+                    gate if cut is not None else None,
+                    cut.score if cut is not None else 0.0,
+                )
             return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:
@@ -396,7 +442,32 @@ class PromptClassifier:
         vars(self).update(state, _loaded=None, _lock=threading.Lock())
 
 
-def _scored(scorer: LogitScorer, windows: dict[str, PromptWindows], tick: Tick | None) -> dict[str, Scored]:
+def _held(item: Held) -> Prediction:
+    """What is said of a prompt that the encoder has not read."""
+    return Prediction(
+        scores={},
+        distillation=item.distillation,
+        labels=[],
+        flagged=False,
+        uncertain=False,
+        n_tokens=item.n_tokens,
+        n_windows=0,
+        truncated=False,
+        top_window=None,
+    )
+
+
+def _at_home(prediction: Prediction, prompt: Rendered) -> Prediction:
+    """A prediction of a rendered text as one of the prompt it was rendered from, whose characters stand elsewhere."""
+    if prediction.top_window is None:
+        return prediction
+    return replace(prediction, top_window=prompt.raw_span(*prediction.top_window))
+
+
+def score_windows(
+    scorer: LogitScorer, windows: dict[str, PromptWindows], tick: Tick | None = None
+) -> dict[str, Scored]:
+    """What the network says of texts that are cut into windows already."""
     logits, top = scorer.score(list(windows.values()), tick)
     return {
         text: Scored(logits[i], prompt.n_tokens, len(prompt.ids), prompt.truncated, prompt.spans[top[i]])

@@ -28,6 +28,9 @@ class Prediction:
         n_windows: windows that were read.
         truncated: the prompt was longer than the windows allow.
         top_window: character span, in the raw prompt, of the window that scored highest.
+
+    Where a gate decided (see `stage`), nothing is said of categories: `scores` and `labels` are empty, `n_windows` is
+    0, `top_window` None, and `distillation` below every threshold.
     """
 
     scores: dict[str, float]
@@ -38,11 +41,16 @@ class Prediction:
     n_tokens: int
     n_windows: int
     truncated: bool
-    top_window: tuple[int, int]
+    top_window: tuple[int, int] | None
+
+    @property
+    def stage(self) -> str:
+        """What decided: `encoder`, or `gate`, which reads no windows."""
+        return "encoder" if self.n_windows else "gate"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
-        return asdict(self) | {"top_window": list(self.top_window)}
+        return asdict(self) | {"top_window": self.top_window and list(self.top_window)}
 
 
 def prediction_columns(labels: Sequence[str]) -> list[str]:

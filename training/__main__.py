@@ -22,6 +22,8 @@ EXAMPLES = """examples:
     python -m training compare build/models/current build/new build/data --out build/compared --promote-to build/models
   set its thresholds on your own traffic, so that they keep their promise there:
     python -m training calibrate build/model --traffic traffic/*.parquet --text-column prompt --out build/model-here
+  add a cheap first stage, which spares the encoder a part of the traffic:
+    python -m training gate build/model --data build/data --unlabelled traffic/*.parquet
   try hyper-parameters, and compare configurations with several seeds:
     python -m training sweep configs/sweep.yaml --data build/data --out build/sweep
     python -m training ablate configs/ablation/*.yaml --data build/data --on labelled/*.jsonl --out build/ablation
@@ -46,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     _compare(commands)
     _loso(commands)
     _calibrate(commands)
+    _gate(commands)
     _sweep(commands)
     _ablate(commands)
     _push(commands)
@@ -193,6 +196,34 @@ def _calibrate(commands: Any) -> None:
     column.add_argument("--text-column", metavar="C", help="column of the prompts (default: text)")
     column.add_argument("--messages-column", metavar="C", help="column of chat messages (default: messages)")
     calibrate.add_argument("--overwrite", action="store_true", help="replace the artefact in DIR when this is done")
+
+
+def _gate(commands: Any) -> None:
+    gate = commands.add_parser(
+        "gate",
+        help="fit the first stage of the cascade, which spares the encoder what it would not flag",
+        description="Fit a linear model over tokens to follow the encoder's own scores, and draw its cut for each "
+        "operating point so that, with 95 % confidence, at least 99 % of what the encoder flags is passed on to it. "
+        "It lies in MODEL/gate; score uses it unless --no-gate is given. A killed run goes on when it is repeated.",
+        epilog="exit status: 0 done, 1 refused: under 299 calibration prompts are flagged at every operating point, "
+        "2 wrong use",
+    )
+    gate.add_argument("model", type=Path, metavar="MODEL", help="the artefact's folder; the gate is written into it")
+    gate.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the built data that MODEL was made of",
+    )
+    gate.add_argument(
+        "--unlabelled",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="files of prompts of your own traffic: the gate learns what the encoder says of them as well",
+    )
+    gate.add_argument("--text-column", metavar="C", help="column of the prompts in them (default: text)")
 
 
 def _sweep(commands: Any) -> None:

@@ -118,6 +118,20 @@ def ablate(options: argparse.Namespace) -> int:
     return 0
 
 
+def gate(options: argparse.Namespace) -> int:
+    """`training gate`: 0 written, 1 refused."""
+    from .gate import GateRefused, gate_table, make_gate
+
+    try:
+        made = make_gate(options.model, options.data, options.unlabelled, options.text_column)
+    except GateRefused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(gate_table(made))
+    print(f"written: {options.model / 'gate'}")
+    return 0
+
+
 def sweep(options: argparse.Namespace) -> int:
     """`training sweep`."""
     from .tuning.sweep import sweep
@@ -164,6 +178,7 @@ def run(name: str, options: argparse.Namespace) -> int:
         "loso": loso,
         "calibrate": calibrate,
         "ablate": ablate,
+        "gate": gate,
         "sweep": sweep,
         "push": push,
         "show": show,

@@ -111,7 +111,7 @@ def train(
     write_reference(artefact, reference_texts())
 
     _say(4)
-    classifier = PromptClassifier.load(artefact)
+    classifier = PromptClassifier.load(artefact, backend="torch")
     measured = measure(classifier, test)
     sections = evaluate_sections(measured, classifier.assay, seed=config.seed)
     write_text(artefact / CALIBRATION_FILE, reliability_svg(*reliability(measured, classifier.assay)))

@@ -40,6 +40,7 @@ def decide_anew(scored: Path, point: str, output: Path, *, overwrite: bool = Fal
     points = summary["operating_points"]
     if point not in points:
         raise JobError(f"{scored}: its artefact has no operating point {point}; it has {', '.join(points)}")
+    _check_gate(scored, summary, point)
     place, source = Output(output, {}), Output(scored, {})
     kind, one_file = source.kind, source.one_file
     if (place.kind, place.one_file) != (kind, one_file):
@@ -83,6 +84,22 @@ def _summary_of(scored: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # what it lacks is said below
     raise JobError(f"{path}: does not say all thresholds of the artefact; score anew")
+
+
+def _check_gate(scored: Path, summary: Mapping[str, Any], point: str) -> None:
+    """Refuse a point at which the gate would have passed on more than it did: those rows have no probability.
+
+    Raises:
+        JobError: it is such a point.
+    """
+    if not summary["counts"].get("gated"):
+        return
+    before, now = summary["gate"], summary["operating_points"][point].get("gate")
+    if now is None or now["score"] < before["score"]:
+        raise JobError(
+            f"{scored}: the gate held back prompts that {point} could flag; score anew with --operating-point {point}, "
+            "or with --no-gate"
+        )
 
 
 def _changed(summary: Mapping[str, Any], point: str, counts: Counter[str]) -> dict[str, Any]:

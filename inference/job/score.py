@@ -50,6 +50,7 @@ class ScoreOptions:
     batch_tokens: int | None = None
     chunk_rows: int = CHUNK_ROWS
     cache: str | None = None
+    gate: bool = True
     engine: str = "local"
     actors: tuple[int, int | None] = (1, None)
     gpus: float = 0.0
@@ -94,6 +95,7 @@ def open_classifier(options: ScoreOptions) -> PromptClassifier:
         device="cpu" if options.engine == "ray" and not options.gpus else None,
         batch_tokens=options.batch_tokens or BATCH_TOKENS,
         cache=options.cache,
+        gate=options.gate,
     )
     found = classifier.assay.fingerprint
     if options.expect_model not in (None, found):
@@ -175,10 +177,12 @@ def job_of(options: ScoreOptions, classifier: PromptClassifier, keep: tuple[str,
     """What the ledger says of the job: its options, the engine that it began with, and what the artefact promises."""
     import torch
 
+    gate = classifier.gate_in_use
     return {
         "options": {
             "artefact": classifier.assay.fingerprint,
             "operating_point": classifier.point_name,
+            "gate": None if gate is None else gate.fingerprint,
             "text_column": options.text_column,
             "messages_column": options.messages_column,
             "id_column": options.id_column,
@@ -192,7 +196,7 @@ def job_of(options: ScoreOptions, classifier: PromptClassifier, keep: tuple[str,
             "batch_tokens": classifier.batch_tokens,
         },
         "labels": list(classifier.assay.labels),
-        "promises": promises(classifier.assay, classifier.point_name),
+        "promises": promises(classifier.assay, classifier.point_name, gate),
     }
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .ledger import Ledger
 
 if TYPE_CHECKING:
     from ..artefact import Assay, OperatingPoint
+    from ..gate import Gate
 
 
-_COUNTED = ("rows", "scored", "repeats", "cached", "errors", "flagged", "uncertain", "truncated")
+_COUNTED = ("rows", "scored", "repeats", "cached", "gated", "errors", "flagged", "uncertain", "truncated")
 
 
 def count(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -26,6 +28,7 @@ def count(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
             counts["error: " + re.sub(r"\d+", "N", row["error"])] += 1
             continue
         counts["scored"] += 1
+        counts["gated"] += row["stage"] == "gate"
         counts.update(name for name in ("flagged", "uncertain", "truncated") if row[name])
         counts.update(f"label: {label}" for label in row["labels"])
     return counts
@@ -39,10 +42,15 @@ def too_many_errors(counts: Mapping[str, int], limit: int | float | None, *, fin
     return (final or rows >= 1000) and errors > limit * rows
 
 
-def promises(assay: Assay, point_name: str) -> dict[str, Any]:
+def promises(assay: Assay, point_name: str, gate: Gate | None = None) -> dict[str, Any]:
     """What the artefact says of its operating points: the part of a summary that stands before a row is scored."""
+    cuts = {} if gate is None else gate.cuts
     points = {
-        name: {"thresholds": point.thresholds, "measured_fpr": _measured(point) | {"set_on": assay.set_on}}
+        name: {
+            "thresholds": point.thresholds,
+            "measured_fpr": _measured(point) | {"set_on": assay.set_on},
+            "gate": asdict(cuts[name]) if name in cuts else None,
+        }
         for name, point in assay.operating_points.items()
     }
     return {

@@ -186,7 +186,7 @@ def _check_enough(counts: dict[str, int], total: int) -> None:
 
 def _score(folder: Path, records: Sequence[Record], tests: Suite | None) -> tuple[Measured, list[Outcome]]:
     """What one artefact says of the records and of the suite; it is out of memory before the next is opened."""
-    classifier = PromptClassifier.load(folder)
+    classifier = PromptClassifier.load(folder, backend="torch")
     return measure(classifier, records), run_suite(classifier, tests) if tests else []
 
 

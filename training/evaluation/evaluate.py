@@ -13,9 +13,11 @@ import numpy as np
 from data.records import Record
 from inference import PromptClassifier
 from inference.artefact import write_text
+from inference.gate import GATE_FOLDER, load_gate
 
 from ..encode import DataError
 from ..metrics.intervals import Estimate
+from .cascade import cascade_sections
 from .labelled import Measured, exclude, measure, read_labelled
 from .sections import Sections, evaluate_sections, sections_to_json
 from .seen import seen_in
@@ -79,13 +81,16 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     from ..report.page import html_report
 
     suite = None if options.no_suite else load_suite(options.suite or SHIPPED)
-    classifier = PromptClassifier.load(options.model)
+    classifier = PromptClassifier.load(options.model, backend="torch")
+    gate = load_gate(options.model, classifier.assay)
     records = read_records(options.data, options.split, options.exclude)
     records, seen = guard(options.model, records, options.allow_seen, options.drop_seen)
     measured = measure(classifier, records)
     sections = evaluate_sections(measured, classifier.assay, options.slice)
     outcomes = run_suite(classifier, suite) if suite else []
     sections |= suite_sections(outcomes) if outcomes else {}
+    if gate is not None:
+        sections |= cascade_sections(gate, classifier.scorer, classifier.assay, measured)
     baselines: list[Baseline] = []
     if options.baselines is not None:
         from .baselines import baseline_sections, compare_with_baselines
@@ -128,6 +133,7 @@ def guard(
     masks = seen_in(model, records)
     if masks is None:
         return records, None
+    masks |= seen_in(model / GATE_FOLDER, records) or {}
     counts = {name: int(mask.sum()) for name, mask in masks.items() if mask.any()}
     if not counts or allow:
         return records, counts

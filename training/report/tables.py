@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from data.summary import markdown_table
 from inference.decision import DISTILLATION
 
+from ..evaluation.cascade import CASCADE, cascade_table
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.sections import PROMISED, SOURCE_MEAN, Sections
 from ..evaluation.slices import KINDS, Slice, slices
@@ -157,6 +158,8 @@ def evaluation_text(found: Evaluation) -> str:
         _categories_table(sections, labels),
         _points_table(sections, [name.removeprefix(POINT) for name in sections if _is_point(name, labels)]),
     ]
+    if any(name.startswith(CASCADE) for name in sections):
+        parts.append(cascade_table(sections))
     if found.baselines:
         parts.append(_baselines_table(found))
     if worst := worst_slices(sections, _WORST):

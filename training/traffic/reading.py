@@ -141,7 +141,9 @@ class _Reader:
     def __init__(self, model: str, assay: Assay) -> None:
         self._fingerprint = assay.fingerprint
         self._columns = (DISTILLATION, *assay.labels)
-        self._classifier = PromptClassifier(model)  # opens the model only where something has to be scored
+        self._classifier = PromptClassifier(
+            model, backend="torch"
+        )  # opens the model only where something has to be scored
         self._seen: set[bytes] = set()
         self._hashes: list[int] = []
         self._parts: list[np.ndarray] = []
