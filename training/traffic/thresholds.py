@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from inference.artefact import ASSAY_FILE, CARD_FILE, Assay, OperatingPoint, file_hash, load_artefact, save_artefact
+from inference.backends import BACKENDS
 from inference.decision import DISTILLATION
+from inference.gate import GATE_FOLDER
 from inference.job.files import find_files
 from inference.job.score import ScoreOptions
 
@@ -200,7 +202,9 @@ def _write(model: Path, target: Path, assay: Assay, report: TrafficReport, hashe
     def copy(folder: Path) -> None:
         for item in model.iterdir():
             if item.is_dir():
-                shutil.copytree(item, folder / item.name)
+                # A gate's cuts and an export's parity hold for the old thresholds.
+                if item.name not in (GATE_FOLDER, *BACKENDS):
+                    shutil.copytree(item, folder / item.name)
             elif item.name not in (ASSAY_FILE, CARD_FILE):
                 shutil.copy2(item, folder / item.name)
         write_seen(folder, {"traffic": hashes})
