@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .artefact import ArtefactError, Assay, load_artefact
-from .backends import AUTO, Backend, check_backend, open_backend
+from .backends import AUTO, Backend, BackendError, check_backend, open_backend
 from .backends.choose import choose_backend
 from .backends.exports import check_export
 from .cache import ScoreCache, Scored
@@ -415,7 +415,7 @@ class PromptClassifier:
                 point = assay.point(self.operating_point)
                 try:
                     scorer = LogitScorer.open(folder, assay, self.backend, self.device, self.batch_tokens)
-                except ArtefactError:
+                except (ArtefactError, BackendError):
                     raise
                 except (OSError, ValueError, KeyError) as error:
                     raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error

@@ -159,13 +159,11 @@ def _onnx_int8(path: Path, sample: list[list[int]]) -> None:
 
 
 def _to_openvino(network: Any, folder: Path) -> Path:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendError("this export needs OpenVINO: pip install 'promptassay[openvino]'") from error
     import torch
 
-    from .backends.openvino_runtime import MODEL_FILE
+    from .backends.openvino_runtime import MODEL_FILE, import_openvino
+
+    openvino = import_openvino()
 
     example, sizes = _example(_positions(network))
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
@@ -178,12 +176,13 @@ def _openvino_int8(path: Path, sample: list[list[int]]) -> None:
     """Weights and activations in int8, by ranges seen on a sample, after SmoothQuant (Xiao et al., 2023)."""
     import logging
 
+    from .backends.openvino_runtime import import_openvino
+
+    openvino = import_openvino()
     try:
         import nncf
     except ImportError as error:
         raise BackendError("int8 for OpenVINO needs NNCF: pip install 'promptassay[export]'") from error
-    import openvino
-
     nncf.set_log_level(logging.ERROR)
     batches = [(np.array([ids]), np.ones((1, len(ids)), dtype=np.int64)) for ids in sample]
     model = openvino.Core().read_model(path)

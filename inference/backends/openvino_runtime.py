@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,17 +14,28 @@ from . import BackendError
 MODEL_FILE = "model.xml"
 
 
+def import_openvino() -> Any:
+    """The library, which would tell its maker of each conversion, and is kept from it.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    # None makes their import of the package that tells fail, and they go on without it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError("the backend openvino needs OpenVINO: pip install 'promptassay[openvino]'") from error
+    return openvino
+
+
 class OpenVinoBackend:
     """Runs an exported network; see `Backend`. Threads that share it wait for one another."""
 
     def __init__(self, folder: Path, bf16: bool = False) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise BackendError("the backend openvino needs OpenVINO: pip install 'promptassay[openvino]'") from error
         import torch
 
-        core = openvino.Core()
+        core = import_openvino().Core()
         if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this processor has no bf16 arithmetic: use the backend openvino, or openvino-int8")
         self._compiled = core.compile_model(
