@@ -3,6 +3,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
+MODEL ?= build/demo/model
+
 CODE := $(wildcard inference/*.py inference/*/*.py data/*.py training/*.py training/*/*.py training/report/templates/*)
 SEED := $(filter-out data/seed/suite/%,$(wildcard data/seed/*/*.jsonl))
 
@@ -37,8 +39,10 @@ format: .venv/.dev  ## put the code into its format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: build/demo/model/assay.json  ## measure speed against transformers' own pipeline, with the demo's artefact
-	$(PY) -m tests.benchmarks.bench_scoring build/demo/model
+bench: $(addprefix $(MODEL)/,openvino/export.json openvino-bf16/export.json onnx/export.json gate/gate.json)  ## measure speed against transformers' own pipeline; MODEL=build/default/model for another artefact
+	$(PY) -m tests.benchmarks.bench_scoring $(MODEL)
+	$(PY) -m tests.benchmarks.bench_cascade $(MODEL)
+	$(PY) -m tests.benchmarks.bench_start $(MODEL)
 
 bench-job: .venv/.dev  ## measure memory and rate of score jobs up to a million rows (half an hour)
 	$(PY) -m tests.benchmarks.bench_job
@@ -76,6 +80,19 @@ build/%/data/manifest.json: configs/data/seed.yaml $(SEED) $(wildcard data/*.py)
 build/%/model/assay.json: build/%/data/manifest.json configs/%.yaml configs/default.yaml $(CODE) | .venv/.train
 	$(PY) -m training train configs/$*.yaml --data build/$*/data --out build/$*/model --resume --overwrite
 	@touch $@
+
+# Other runtimes are kept only if they decide as torch does: one that is refused must not stop the others.
+build/%/model/openvino/export.json: build/%/model/assay.json | .venv/.dev
+	$(PY) -m inference export build/$*/model --backend openvino
+
+build/%/model/openvino-bf16/export.json: build/%/model/openvino/export.json
+	-$(PY) -m inference export build/$*/model --backend openvino --bf16
+
+build/%/model/onnx/export.json: build/%/model/assay.json | .venv/.dev
+	$(PY) -m inference export build/$*/model --backend onnx
+
+build/%/model/gate/gate.json: build/%/model/assay.json build/%/data/manifest.json | .venv/.dev
+	-$(PY) -m training gate build/$*/model --data build/$*/data
 
 build/%/evaluation/metrics.json: build/%/model/assay.json | .venv/.train
 	$(PY) -m training evaluate build/$*/model build/$*/data --out build/$*/evaluation

@@ -25,7 +25,7 @@ times = [time.perf_counter()]
 import torch, transformers, inference.backends.pytorch, inference.tokenizer_file
 from inference import PromptClassifier
 times.append(time.perf_counter())
-classifier = PromptClassifier.load({model!r}, device="cpu")
+classifier = PromptClassifier.load({model!r}, device="cpu", backend="torch")
 times.append(time.perf_counter())
 classifier.classify(["How long do I boil an egg?"])
 times.append(time.perf_counter())
@@ -57,7 +57,7 @@ def profile(model: str) -> None:
     from inference import PromptClassifier
 
     with cProfile.Profile() as found:
-        PromptClassifier.load(model, device="cpu")
+        PromptClassifier.load(model, device="cpu", backend="torch")
     pstats.Stats(found).strip_dirs().sort_stats("tottime").print_stats(12)
 
 

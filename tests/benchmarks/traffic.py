@@ -18,7 +18,7 @@ ORGANIC_LENGTHS = (10, 85, 1_460, 7_500, 20_000)
 DISTILLATION_LENGTHS = (100, 1_435, 5_800, 13_000, 25_000)
 
 
-def traffic(n: int, files: Sequence[str] = (), seed: int = 0) -> list[str]:
+def traffic(n: int, files: Sequence[str] = (), seed: int = 0, share: float = DISTILLATION_SHARE) -> list[str]:
     """`n` rendered prompts in random order.
 
     Args:
@@ -26,10 +26,11 @@ def traffic(n: int, files: Sequence[str] = (), seed: int = 0) -> list[str]:
         files: labelled files to draw real prompts from, at the lengths they have; without any, prompts of the shipped
             corpus are drawn to fit the lengths of real traffic.
         seed: the same seed gives the same prompts.
+        share: of distillation prompts.
     """
     random = np.random.default_rng(seed)
     records, _ = load_records(find_files(list(files) or [f"data/seed/{name}" for name in SEED_FOLDERS]))
-    n_distillation = round(n * DISTILLATION_SHARE)
+    n_distillation = round(n * share)
     organic, distillation = _texts(records, positive=False), _texts(records, positive=True)
     if files:
         texts = [
