@@ -172,11 +172,22 @@ def _summary_table(summary: dict[str, Any]) -> str:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from .artefact import load_artefact
+    from .backends.exports import exported
+    from .gate import load_gate
     from .hub import artefact_folder
 
-    assay = load_artefact(artefact_folder(options.model))
-    content = {"fingerprint": assay.fingerprint, **assay.to_json()}
+    folder = artefact_folder(options.model)
+    assay = load_artefact(folder)
+    gate = load_gate(folder, assay)
+    content = {
+        "fingerprint": assay.fingerprint,
+        **assay.to_json(),
+        "backends": exported(folder),
+        "gate": {name: asdict(cut) for name, cut in gate.cuts.items()} if gate else None,
+    }
     if options.format == "json":
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return 0
@@ -187,6 +198,10 @@ def _info(options: argparse.Namespace) -> int:
     print(f"windows          {windows.size} tokens, overlap {windows.overlap}, at most {windows.limit} a prompt")
     print(f"thresholds       set on {assay.set_on} prompts that are organic")
     print(f"uncertain        between {assay.abstention.low:.4f} and {assay.abstention.high:.4f}")
+    print(f"backends         {', '.join(exported(folder))}")
+    if gate is not None:
+        passed = ", ".join(f"{name} {cut.passed_organic:.0%}" for name, cut in gate.cuts.items())
+        print(f"gate             passes on of organic calibration prompts: {passed}")
     print()
     print(f"{'operating point':<18}{'threshold':>10}{'measured FPR':>14}{'95 % interval':>20}{'organic':>9}")
     for name, point in assay.operating_points.items():

@@ -40,7 +40,17 @@ def test_the_import_test_sees_imports():
 def test_scoring_imports_only_its_declared_dependencies():
     declared = {"torch", "transformers", "tokenizers", "numpy", "pyarrow", "tqdm", "upath"}
     brought = {"huggingface_hub", "safetensors"}  # declared too, though transformers needs them anyway
-    optional = {"captum", "ray", "pyspark", "apache_beam"}  # imported where they are used, each by an extra
+    optional = {
+        "captum",
+        "nncf",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "openvino",
+        "ray",
+        "pyspark",
+        "apache_beam",
+    }  # imported where they are used, each by an extra
     used = {
         name
         for path in (ROOT / "inference").rglob("*.py")

@@ -14,6 +14,8 @@ import yaml
 
 from data.summary import markdown_table
 from inference.artefact import CARD_FILE, load_artefact
+from inference.backends import BACKENDS
+from inference.backends.exports import REFERENCE_FILE
 from inference.model_files import EXECUTES
 
 _EXPECTED = frozenset({".json", ".md", ".model", ".onnx", ".safetensors", ".svg", ".txt", ".xml", ".yaml"})
@@ -98,8 +100,12 @@ def push(
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Names and sizes of all regular files that are neither hidden nor half-written."""
+    """Names and sizes of all regular files that are neither hidden nor half-written, without exports.
+
+    An export is made anew in a minute where it is used, and its formats may hold more than numbers.
+    """
     paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
+    paths = {n: p for n, p in paths.items() if n.parts[0] not in BACKENDS}
     paths = {n: p for n, p in paths.items() if not any(x.startswith(".") or x.endswith(".writing") for x in n.parts)}
     if executing := [str(name) for name in paths if name.suffix.lower() in EXECUTES]:
         raise PushError(f"{folder}: {', '.join(executing)} can run code when loaded; remove it, no artefact needs it")
@@ -134,7 +140,9 @@ def _says_too_much(folder: Path, files: dict[str, int]) -> Iterator[str]:
     for name in files:
         if Path(name).suffix.lower() not in _EXPECTED:
             yield f"{name} is no part of an artefact; be sure that it may be seen"
-        if name.endswith((".json", ".yaml")) and not name.endswith("tokenizer.json"):  # tokens can look like paths
+        if name.endswith((".json", ".yaml")) and not name.endswith(
+            ("tokenizer.json", REFERENCE_FILE)
+        ):  # they look like paths
             try:
                 text = (folder / name).read_text(encoding="utf-8")
                 content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
