@@ -94,7 +94,7 @@ def main() -> None:
     options.add_argument("--n", type=int, default=1500, help="distillation prompts at most (default: %(default)s)")
     options.add_argument("--organic", type=int, default=10_000, help="organic ones at most (default: %(default)s)")
     asked = options.parse_args()
-    scorer = PromptClassifier.load(asked.model, device="cpu").scorer
+    scorer = PromptClassifier.load(asked.model, device="cpu", backend="torch").scorer
     records, _ = load_records(find_files(asked.files))
     records = [record for record in records if not record.extra.get("ambiguous") and record.extra.get("tier") != "C"]
     random = np.random.default_rng(0)

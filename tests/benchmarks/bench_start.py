@@ -23,6 +23,7 @@ _PROGRAM = """
 import time
 times = [time.perf_counter()]
 import torch, transformers, inference.backends.pytorch, inference.tokenizer_file
+import transformers.models.bert.modeling_bert, transformers.models.xlm_roberta.modeling_xlm_roberta  # else at load
 from inference import PromptClassifier
 times.append(time.perf_counter())
 classifier = PromptClassifier.load({model!r}, device="cpu", backend="torch")
