@@ -137,7 +137,8 @@ def _export(options: argparse.Namespace) -> int:
     from .export import export
     from .hub import artefact_folder
 
-    backend = options.backend + ("-int8" if options.int8 else "-bf16" if options.bf16 else "")
+    kinds = [name for name in ("int8", "bf16", "fp16") if getattr(options, name)]
+    backend = "-".join([options.backend, *kinds])
     if backend == "torch" or backend not in BACKENDS:
         known = ", ".join(name.replace("-", " --") for name in BACKENDS[1:])
         raise BackendError(f"{backend.replace('-', ' --')} is no export; there are: {known}")

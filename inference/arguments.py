@@ -230,16 +230,20 @@ def _add_export(commands: Any) -> None:
         "export",
         help="make the network for a faster runtime, and keep it only if it decides as torch does",
         description="Write the artefact's network for another runtime into the artefact, score its reference prompts "
-        "with both, and keep the export only if no decision at any operating point changed (with --int8 or --bf16: at "
-        "most one in a thousand). score uses what was kept where it is the fastest.",
+        "with both, and keep the export only if no decision at any operating point changed (with --int8, --bf16 or "
+        "--fp16: at most one in a thousand). score uses what was kept where it is the fastest.",
     )
     export.add_argument("model", metavar="MODEL", help="the artefact's folder")
     export.add_argument(
-        "--backend", required=True, choices=("torch", "onnx", "openvino"), help="the runtime; torch with --bf16 alone"
+        "--backend",
+        required=True,
+        choices=("torch", "onnx", "openvino"),
+        help="torch needs --bf16 or --fp16",
     )
     kind = export.add_mutually_exclusive_group()
     kind.add_argument("--int8", action="store_true", help="weights and activations in 8 bits: onnx or openvino")
     kind.add_argument("--bf16", action="store_true", help="arithmetic in bf16, where the processor has it")
+    kind.add_argument("--fp16", action="store_true", help="arithmetic in fp16: torch, for a GPU")
 
 
 def _positive(text: str) -> int:

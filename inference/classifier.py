@@ -93,7 +93,7 @@ class LogitScorer:
     def score(self, prompts: Sequence[PromptWindows], tick: Tick | None = None) -> tuple[np.ndarray, list[int]]:
         """Pooled logits `[prompts, labels]` of prompts cut into windows, and each one's window that scored highest.
 
-        `tick` is called after each batch with the share of the windows that are done.
+        `tick` is called after each batch with the share of the tokens that are done.
         """
         import torch
 
@@ -108,6 +108,7 @@ class LogitScorer:
     def run(self, windows: Sequence[list[int]], tick: Tick | None = None) -> np.ndarray:
         """Logits `[windows, labels]` of each window, in order: sorted by length inside, so that little is padded."""
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+        ends = np.cumsum([len(windows[i]) for i in order])
         parts = []
         start = 0
         while start < len(order):
@@ -117,7 +118,7 @@ class LogitScorer:
             parts.append(self.backend(*pad([windows[i] for i in order[start:end]], self.pad_id)))
             start = end
             if tick is not None:
-                tick(start / len(order))
+                tick(float(ends[start - 1] / ends[-1]))
         logits = np.concatenate(parts)
         if not np.isfinite(logits).all():
             raise ArtefactError("the artefact's network gives numbers that are not finite; train again")

@@ -54,7 +54,7 @@ def export(folder: Path, backend: str, say: Callable[[str], None] = print) -> Pa
     try:
         runtime, _, kind = backend.partition("-")
         files: Path | None = writing
-        if kind == "bf16":
+        if kind in ("bf16", "fp16"):
             files = None  # arithmetic alone, over the files of float32
             if runtime != "torch" and not (folder / runtime).is_dir():
                 raise BackendError(f"{backend} computes over the files of {runtime}: export that first")

@@ -11,6 +11,7 @@ FILES = {
     "README.md",
     "assay.json",
     "calibration.svg",
+    "reference.json",
     "seen.safetensors",
     "config.json",
     "history.json",

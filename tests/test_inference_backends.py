@@ -117,14 +117,21 @@ def test_decisions_are_counted_at_every_point_and_for_every_category(artefact):
     assert 0 < moved.largest < 0.01
 
 
-def test_bf16_is_arithmetic_over_the_same_files(model):
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_half_precision_is_arithmetic_over_the_same_files(model, classifier, kind):
     parity = None
     try:
-        parity = export(model, "torch-bf16", say=lambda _: None)
+        parity = export(model, f"torch-{kind}", say=lambda _: None)
     except ExportRefused as error:  # a tiny network's scores lie close together
         assert "is refused" in str(error)
-    assert (model / "torch-bf16").exists() == (parity is not None)
-    shutil.rmtree(model / "torch-bf16", ignore_errors=True)
+    assert (model / f"torch-{kind}").exists() == (parity is not None)
+    shutil.rmtree(model / f"torch-{kind}", ignore_errors=True)
+    ids, mask = np.array([[2, 40, 41, 3]]), np.ones((1, 4), np.int64)
+    found, expected = (
+        open_backend(f"torch-{kind}", model, "cpu")(ids, mask),
+        open_backend("torch", model, "cpu")(ids, mask),
+    )
+    assert found.dtype == np.float32 and found == pytest.approx(expected, abs=0.1) and (found != expected).any()
 
 
 @pytest.mark.slow
@@ -149,7 +156,7 @@ def test_auto_takes_one_of_those_that_are_there(model, runtime):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--backend", "torch"], "torch is no export; there are: torch --bf16, onnx, onnx --int8"),
+        (["--backend", "torch"], "torch is no export; there are: torch --bf16, torch --fp16, onnx, onnx --int8"),
         (["--backend", "torch", "--int8"], "torch --int8 is no export"),
     ],
 )

@@ -294,7 +294,7 @@ def test_no_token_no_network_no_hub(hub, outside, artefact):
     assert "does not answer as a Hugging Face hub does" in outside(artefact).stderr
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "onnx/extra.PT", "modeling.py", "gate/model.pkl"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "more/extra.PT", "modeling.py", "gate/model.pkl"])
 def test_a_file_that_can_execute_is_refused(copy, name):
     (copy / name).parent.mkdir(exist_ok=True)
     (copy / name).write_bytes(b"")

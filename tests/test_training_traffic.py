@@ -183,14 +183,14 @@ def test_the_files_of_the_new_artefact(artefact, calibrated, tmp_path):
 def test_further_files_go_along_and_the_parent_is_untouched(artefact, traffic, tmp_path):
     parent = tmp_path / "parent"
     shutil.copytree(artefact, parent)
-    (parent / "onnx").mkdir()
-    (parent / "onnx" / "model.onnx").write_bytes(b"graph")
+    (parent / "notes").mkdir()
+    (parent / "notes" / "more.txt").write_bytes(b"graph")
     (parent / "plot.svg").write_text("<svg/>")
     before = folder_content(parent)
     calibrate_on_traffic(parent, [str(traffic)], tmp_path / "deep" / "new")
     assert folder_content(parent) == before
     assert folder_content(tmp_path / "deep" / "new").keys() == before.keys()
-    assert (tmp_path / "deep" / "new" / "onnx" / "model.onnx").read_bytes() == b"graph"
+    assert (tmp_path / "deep" / "new" / "notes" / "more.txt").read_bytes() == b"graph"
 
 
 def test_lineage_and_metrics(artefact, calibrated, traffic):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-BACKENDS = ("torch", "torch-bf16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
+BACKENDS = ("torch", "torch-bf16", "torch-fp16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
 """What can run the encoder. All but `torch` were measured against it when `export` made them."""
 AUTO = "auto"
 
@@ -60,9 +60,9 @@ def open_backend(name: str, folder: Path, device: str | None = None, files: Path
         return OpenVinoBackend(exported, bf16=kind == "bf16")
     from .pytorch import TorchBackend
 
-    return TorchBackend(folder, device, bf16=kind == "bf16")
+    return TorchBackend(folder, device, kind)
 
 
 def export_folder(name: str) -> str:
-    """The folder in the artefact that holds a backend's files; bf16 is arithmetic alone, over the files of float32."""
-    return name.removesuffix("-bf16")
+    """The folder in the artefact that holds a backend's files; bf16 and fp16 are arithmetic alone, over float32's."""
+    return name.removesuffix("-bf16").removesuffix("-fp16")

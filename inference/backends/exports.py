@@ -21,7 +21,7 @@ from . import BACKENDS, export_folder
 
 RECORD_FILE = "export.json"
 REFERENCE_FILE = "reference.json"
-_MOST_CHANGED = {"": 0.0, "int8": 0.001, "bf16": 0.001}
+_MOST_CHANGED = {"": 0.0, "int8": 0.001, "bf16": 0.001, "fp16": 0.001}
 """The share of decisions that may differ from torch in float32, by the kind of arithmetic."""
 
 

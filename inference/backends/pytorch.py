@@ -1,4 +1,4 @@
-"""The encoder in torch, in float32 or bf16, on CPU or an accelerator."""
+"""The encoder in torch, in float32, bf16 or fp16, on CPU or an accelerator."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from ..fields import ArtefactError, read_object
+
+_TYPES = {"": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchBackend:
     """Runs an artefact's network; see `Backend`."""
 
-    def __init__(self, folder: Path, device: str | None = None, bf16: bool = False) -> None:
+    def __init__(self, folder: Path, device: str | None = None, kind: str = "") -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
@@ -27,7 +30,9 @@ class TorchBackend:
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-        self.model = model.to(self._device, torch.bfloat16 if bf16 else torch.float32).eval()
+        if kind and self._device.type == "cuda" and is_flash_attn_2_available():
+            model.set_attn_implementation("flash_attention_2")  # which leaves padding out
+        self.model = model.to(self._device, _TYPES[kind]).eval()
 
     @torch.inference_mode()
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
