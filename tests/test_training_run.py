@@ -171,6 +171,7 @@ def test_sharding_without_gpus_is_refused(run_config, encoded, tmp_path):
         trainer_of(config, encoded, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(run_config, built, tmp_path):
     one_step = run_config.model_copy(
         update={"fit": run_config.fit.model_copy(update={"epochs": 1, "max_prompts": 32, "evaluations": 1})}

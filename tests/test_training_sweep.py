@@ -104,6 +104,7 @@ def test_a_sweep_goes_on_where_it_ended_and_tries_the_same(whole, write_sweep, t
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_killed_for_real_and_gone_on_with(whole, write_sweep, tmp_path, capsys):
     """SIGKILL in the middle of the second trial; it goes on from its checkpoint and no trial is lost."""
     path, out = write_sweep(), tmp_path / "out"
