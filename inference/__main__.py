@@ -55,14 +55,20 @@ def _fail(message: str) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    import warnings
+
+    from .cache import CacheWarning
     from .job.chunks import Shard
     from .job.score import ScoreOptions, score
 
     fields = {name: value for name, value in vars(options).items() if name != "command"}
     wanted = ScoreOptions(**fields | {"shard": None if options.shard is None else Shard(*options.shard)})
-    if options.output == "-":
-        return _stream(wanted)
-    result = score(wanted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CacheWarning)
+        warnings.showwarning = _warn
+        if options.output == "-":
+            return _stream(wanted)
+        result = score(wanted)
     if result.nothing_to_do:
         print(f"{result.output} is complete already; nothing to do")
         return 0
@@ -80,6 +86,11 @@ def _score(options: argparse.Namespace) -> int:
         return 0
     print(f"written: {result.output} and {result.output}.summary.json")
     return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning of ours as a sentence, and others by their first line alone."""
+    print(f"warning: {str(message).splitlines()[0]}", file=sys.stderr)
 
 
 def _stream(options: ScoreOptions) -> int:

@@ -54,6 +54,15 @@ def test_a_job_says_how_much_was_known(artefact, tmp_path, capsys):
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
 
 
+def test_a_job_whose_cache_cannot_be_used_says_so_in_one_line_and_goes_on(artefact, tmp_path, capsys):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
+    (tmp_path / "file").write_text("")
+    arguments = ["score", str(source), "--model", str(artefact), "--cache", str(tmp_path / "file")]
+    assert main([*arguments, "--output", str(tmp_path / "out.jsonl")]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1 and "cannot be used as a cache" in lines[0]
+
+
 def test_it_holds_no_prompt(filled):
     held = b"".join(path.read_bytes() for path in filled.iterdir())
     assert b"bread" not in held and "опера".encode() not in held

@@ -87,6 +87,10 @@ def open_classifier(options: ScoreOptions) -> PromptClassifier:
         ArtefactError: it is none.
         JobError: it is another than `expect_model`.
     """
+    import torch
+
+    if (threads := threads_of(options)) is not None:
+        torch.set_num_threads(threads)  # before it is opened: some backends count them once
     classifier = PromptClassifier.load(
         options.model,
         backend=options.backend,
@@ -101,6 +105,11 @@ def open_classifier(options: ScoreOptions) -> PromptClassifier:
     if options.expect_model not in (None, found):
         raise JobError(f"{options.model}: is artefact {found}, and --expect-model says {options.expect_model}")
     return classifier
+
+
+def threads_of(options: ScoreOptions) -> int | None:
+    """Threads of the network as asked for; an actor of Ray has one unless it is given more."""
+    return options.threads or (1 if options.engine == "ray" else None)
 
 
 def score(options: ScoreOptions) -> ScoreResult:
@@ -192,7 +201,7 @@ def job_of(options: ScoreOptions, classifier: PromptClassifier, keep: tuple[str,
         },
         "engine": {
             "backend": classifier.backend_name,
-            "threads": options.threads or (1 if options.engine == "ray" else torch.get_num_threads()),
+            "threads": torch.get_num_threads(),
             "batch_tokens": classifier.batch_tokens,
         },
         "labels": list(classifier.assay.labels),
@@ -219,10 +228,12 @@ def _as_begun(options: ScoreOptions, classifier: PromptClassifier, ledger: Ledge
             "; ".join(f"the job began with {name} {engine[name]}, and goes on with it" for name in other)
             + ": leave the option out, or use --overwrite"
         )
-    torch.set_num_threads(engine["threads"])
-    if (classifier.backend_name, classifier.batch_tokens) == (engine["backend"], engine["batch_tokens"]):
-        return classifier
-    return open_classifier(replace(options, backend=engine["backend"], batch_tokens=engine["batch_tokens"]))
+    now = {"backend": classifier.backend_name, "threads": torch.get_num_threads()}
+    now["batch_tokens"] = classifier.batch_tokens
+    if now != engine:
+        classifier = open_classifier(replace(options, **engine))
+    classifier.backend = engine["backend"]  # and not `auto`: other processes get a copy, and would choose anew
+    return classifier
 
 
 def _task(
