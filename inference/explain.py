@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .classifier import BATCH_TOKENS, PromptClassifier, pad
+from .classifier import PromptClassifier
 from .decision import DISTILLATION
 from .explanation import Explanation, TokenEffect, WindowEffect
 from .prompts import Prompt, Rendered, render
+from .scorer import BATCH_TOKENS, pad
 from .windows import pool_logits, window_starts
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from .artefact import load_artefact
 from .backends import BackendError, open_backend
 from .backends.exports import Parity, compare, reference_prompts, write_record
-from .classifier import LogitScorer
+from .scorer import LogitScorer
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from inference.__main__ import main
-from inference.classifier import LogitScorer
 from inference.job.ledger import Ledger
+from inference.scorer import LogitScorer
 
 from .conftest import ROOT, write_jsonl
 

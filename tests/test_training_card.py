@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from data.records import Record
 from inference.artefact import Platt
-from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION, any_logit, sigmoid
+from inference.scorer import LogitScorer
 from training import trainer
 from training.evaluation.labelled import measure, read_labelled
 from training.evaluation.sections import CALIBRATION, evaluate_sections, reliability, sections_to_json

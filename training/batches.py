@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from inference.classifier import pad
+from inference.scorer import pad
 
 Key = int | tuple[int, int]
 """A row alone, or a row and the epoch that asks for it."""

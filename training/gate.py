@@ -18,7 +18,6 @@ from data.records import prompt_key
 from data.summary import markdown_table
 from inference.artefact import Assay, load_artefact
 from inference.cache import ScoreCache
-from inference.classifier import LogitScorer, score_windows
 from inference.decision import DISTILLATION, probabilities
 from inference.fields import read_object
 from inference.gate import GATE_FOLDER, PAIRS, Cut, Gate, gate_features
@@ -27,6 +26,7 @@ from inference.job.files import find_files
 from inference.job.readers import read_rows
 from inference.job.score import ScoreOptions, columns_of_job
 from inference.prompts import PromptError, render_prompt
+from inference.scorer import LogitScorer, score_windows
 from inference.windows import PromptWindows
 
 from .calibrate import calibration_records

@@ -17,8 +17,8 @@ from data.records import Record
 from inference import PromptClassifier
 from inference.artefact import Abstention, Assay, OperatingPoint, Platt, record_metrics, save_artefact, write_text
 from inference.backends.exports import write_reference
-from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
+from inference.scorer import LogitScorer
 
 from .calibrate import calibrate, calibration_records
 from .config import RunConfig

@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..classifier import BATCH_TOKENS, PromptClassifier
+from ..classifier import PromptClassifier
+from ..scorer import BATCH_TOKENS
 from .chunks import FileEnd, FileTask, ScoredChunk, Shard, read_all
 from .columns import Columns, check_keep, choose_columns, kept_types, output_types
 from .files import STDIN, find_files, path_of

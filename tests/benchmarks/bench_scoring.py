@@ -26,7 +26,7 @@ from data.summary import markdown_table
 from inference import PromptClassifier
 from inference.backends import open_backend
 from inference.backends.exports import exported
-from inference.classifier import BATCH_TOKENS
+from inference.scorer import BATCH_TOKENS
 
 from .traffic import traffic
 from .ways import CHUNK_ROWS, Way, Windows, pipeline_way, plain_way, scorer_way, whole_way, windows_of

@@ -14,7 +14,7 @@ from transformers import TextClassificationPipeline, pipeline
 
 from inference import PromptClassifier
 from inference.backends import Backend
-from inference.classifier import BATCH_TOKENS, LogitScorer, pad
+from inference.scorer import BATCH_TOKENS, LogitScorer, pad
 
 CHUNK_ROWS = 2048
 """What a score job sorts by length together."""

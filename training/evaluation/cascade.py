@@ -6,9 +6,9 @@ import numpy as np
 
 from data.summary import markdown_table
 from inference.artefact import Assay
-from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION
 from inference.gate import Gate
+from inference.scorer import LogitScorer
 
 from ..metrics.intervals import Estimate, rate_estimate
 from .labelled import Measured

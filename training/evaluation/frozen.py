@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from data.records import Record
-from inference.classifier import BATCH_TOKENS
+from inference.scorer import BATCH_TOKENS
 
 from ..batches import Packer
 from ..config import RunConfig

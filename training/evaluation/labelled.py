@@ -14,9 +14,9 @@ from data.reading import MANIFEST_FILE, load_records
 from data.records import Fault, Record
 from data.split import clusters
 from inference import PromptClassifier
-from inference.classifier import LogitScorer
 from inference.decision import DISTILLATION, Prediction
 from inference.job.files import find_files
+from inference.scorer import LogitScorer
 
 from ..encode import DataError, any_label, label_row
 

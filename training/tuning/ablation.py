@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from data.records import Record
 from data.summary import markdown_table
 from inference.artefact import write_text
-from inference.classifier import LogitScorer
 from inference.decision import any_logit
+from inference.scorer import LogitScorer
 
 from ..config import RunConfig
 from ..encode import DataError, any_label, label_row, share_of
