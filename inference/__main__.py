@@ -164,6 +164,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
     counts, rate = summary["counts"], summary["measured_fpr"]
     scored = max(1, counts["scored"])
     lines = [
+        f"backend    {summary['engine']['backend']}, {summary['engine']['threads']} threads",
         f"rows       {counts['rows']:>9,}",
         f"scored     {counts['scored']:>9,}",
         f"repeats    {counts.get('repeats', 0):>9,}  of another prompt of the same chunk, scored once",

@@ -190,6 +190,8 @@ def test_made_from_data_and_traffic_and_told_of_by_evaluate(model, built, tmp_pa
         assert section["recall_with_gate"]["value"] <= section["recall"]["value"]
         assert 0.5 < section["kept_of_flagged"]["value"] <= 1 and 0 < section["passed_tokens"]["value"] <= 1
     assert any(name.startswith("cascade source ") for name in sections)
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert 'id="cascade"' in page and all(f'<th scope="row">{name}</th>' in page for name in gate.cuts)
     seen = write_jsonl(
         tmp_path / "seen.jsonl", [{"text": text, "labels": [], "source": "t"} for text in ORGANIC_TEXTS[:3]]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from data.summary import markdown_table
@@ -62,9 +64,25 @@ def _rate(hit: np.ndarray, among: np.ndarray) -> Estimate:
     return rate_estimate(int((hit & among).sum()), int(among.sum()))
 
 
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """Its sections for a reader: by operating point, and the slices that lose flags, the worst first."""
+
+    points: list[tuple[str, dict[str, Estimate]]]
+    lossy: list[tuple[str, dict[str, Estimate]]]
+
+    @classmethod
+    def of(cls, sections: Sections) -> Cascade:
+        """Those of an evaluation; empty where the artefact has no gate."""
+        own = [(name.removeprefix(CASCADE), s) for name, s in sections.items() if name.startswith(CASCADE)]
+        kept = {name: section[_KEPT].value for name, section in own}
+        lossy = [item for item in own if _TOKENS not in item[1] and kept[item[0]] not in (None, 1.0)]
+        return cls([item for item in own if _TOKENS in item[1]], sorted(lossy, key=lambda item: kept[item[0]] or 0.0))
+
+
 def cascade_table(sections: Sections) -> str:
     """For a terminal: every operating point, and the slices that lose most."""
-    points = {name: section for name, section in sections.items() if name.startswith(CASCADE) and _TOKENS in section}
+    cascade = Cascade.of(sections)
     header = [
         "with the gate, at",
         "kept of flagged (interval)",
@@ -74,21 +92,14 @@ def cascade_table(sections: Sections) -> str:
         "tokens passed",
     ]
     rows = []
-    for name, section in points.items():
+    for name, section in cascade.points:
         kept = section[_KEPT]
-        rows.append(
-            [
-                name.removeprefix(CASCADE),
-                "–" if kept.value is None else f"{kept.value:.3f} ({kept.low:.3f}–{kept.high:.3f}) of {kept.n:,}",
-                *(_value(section[metric]) for metric in (_RECALL, _WITH_GATE, _PASSED, _TOKENS)),
-            ]
-        )
-    lossy = sorted(
-        (section[_KEPT].value, name.removeprefix(CASCADE), section[_KEPT].n)
-        for name, section in sections.items()
-        if name.startswith(CASCADE) and _TOKENS not in section and (section[_KEPT].value or 1.0) < 1.0
+        interval = "–" if kept.value is None else f"{kept.value:.3f} ({kept.low:.3f}–{kept.high:.3f}) of {kept.n:,}"
+        rows.append([name, interval, *(_value(section[key]) for key in (_RECALL, _WITH_GATE, _PASSED, _TOKENS))])
+    worst = "".join(
+        f"\n  {name}: {_value(section[_KEPT])} of {section[_KEPT].n:,} flagged"
+        for name, section in cascade.lossy[:_WORST]
     )
-    worst = "".join(f"\n  {name}: {kept:.3f} of {n:,} flagged" for kept, name, n in lossy[:_WORST])
     return markdown_table(header, rows) + (f"\n\nslices in which the gate holds back most:{worst}" if worst else "")
 
 

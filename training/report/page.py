@@ -14,6 +14,7 @@ from inference import PromptClassifier
 from inference.artefact import Assay
 from inference.decision import DISTILLATION
 
+from ..evaluation.cascade import Cascade
 from ..evaluation.evaluate import EvaluateOptions, Evaluation
 from ..evaluation.labelled import Measured
 from ..evaluation.sections import AMBIGUOUS, CALIBRATION, SOURCE_MEAN, Sections, reliability
@@ -101,6 +102,7 @@ def html_report(found: Evaluation, classifier: PromptClassifier, options: Evalua
         many=_MANY,
         worst=worst_slices(sections, _WORST),
         slices=_slices(sections, options.slice),
+        cascade=Cascade.of(sections),
         ambiguous=sections.get(AMBIGUOUS),
         n_ambiguous=int(found.measured.ambiguous.sum()),
         areas=_areas(found.outcomes),
