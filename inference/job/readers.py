@@ -21,6 +21,7 @@ from typing import IO, Any
 from .files import LINE_LIMIT, STDIN, InputError, file_kind, is_compressed, open_file, read_lines, stdin
 
 _BATCH_ROWS = 1024
+_READ_BYTES = 1 << 20
 _DELIMITED = ("csv", "tsv")
 _TOO_LONG = f"the line is over {LINE_LIMIT >> 20} MiB"
 _NAME = re.compile(r"[\w.-]{1,40}")
@@ -179,7 +180,10 @@ def open_parquet(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
+        # By default a whole row group is fetched at once, and many writers leave one for the whole file.
+        return pyarrow.parquet.ParquetFile(
+            path if isinstance(path, Path) else path.open("rb"), pre_buffer=False, buffer_size=_READ_BYTES
+        )
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 
