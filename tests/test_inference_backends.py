@@ -167,7 +167,8 @@ def test_an_export_that_cannot_be_is_one_sentence(artefact, capsys, arguments, s
 
 def test_a_backend_that_was_not_exported_names_the_command(artefact):
     with pytest.raises(
-        ArtefactError, match="has no export for the backend onnx-int8; run: export .* --backend onnx --int8"
+        ArtefactError,
+        match="has no export for the backend onnx-int8; run: python -m inference export .* --backend onnx --int8",
     ):
         PromptClassifier.load(artefact, backend="onnx-int8")
 

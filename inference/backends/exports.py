@@ -19,6 +19,7 @@ from ..decision import DISTILLATION, probabilities
 from ..fields import ArtefactError, Fields, read_object
 from . import BACKENDS, export_folder
 
+_PROGRAM = (__package__ or "").partition(".")[0]
 RECORD_FILE = "export.json"
 REFERENCE_FILE = "reference.json"
 _MOST_CHANGED = {"": 0.0, "int8": 0.001, "bf16": 0.001, "fp16": 0.001}
@@ -91,7 +92,7 @@ def check_export(folder: Path, backend: str, fingerprint: str) -> None:
     """
     if backend == "torch":
         return
-    mend = f"run: export {folder} --backend {backend.partition('-')[0]}{_option(backend)}"
+    mend = f"run: python -m {_PROGRAM} export {folder} --backend {backend.partition('-')[0]}{_option(backend)}"
     for name in dict.fromkeys((export_folder(backend), backend)):
         if name == "torch":
             continue
