@@ -36,33 +36,35 @@ def choose_backend(
     names = exported(folder)
     if torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type != "cpu":
         names = [name for name in names if name.startswith("torch")]
-    found: dict[str, Backend] = {}
-    for name in names:
+    if len(names) == 1:
+        return names[0], open_backend(names[0], folder, device)
+    tried = list(batches())
+    best: tuple[float, str, Backend] | None = None
+    for name in names:  # one after the other, and the slower let go: each holds the whole network
         try:
             check_export(folder, name, fingerprint)
-            found[name] = open_backend(name, folder, device)
+            backend = open_backend(name, folder, device)
         except (BackendError, ArtefactError):  # not for this machine, or not of this artefact; `torch` always is
             if name == "torch":
                 raise
-    if len(found) == 1:
-        return next(iter(found.items()))
-    seconds = _try_all(found, list(batches()))
-    fastest = min(seconds, key=seconds.__getitem__)
-    return fastest, found[fastest]
+            continue
+        seconds = _seconds(backend, tried, SECONDS / len(names))
+        if best is None or seconds < best[0]:
+            best = (seconds, name, backend)
+    assert best is not None  # noqa: S101  (torch is among them)
+    return best[1], best[2]
 
 
-def _try_all(backends: dict[str, Backend], batches: Sequence[Batch]) -> dict[str, float]:
+def _seconds(backend: Backend, batches: Sequence[Batch], within: float) -> float:
     """Seconds for one pass over the batches, the least of several: what else the machine does only ever adds."""
-    least: dict[str, float] = {}
-    for name, backend in backends.items():
-        backend(*batches[0])  # the first call prepares what later ones use
-        until = time.perf_counter() + SECONDS / len(backends)
-        while True:
-            started = time.perf_counter()
-            for batch in batches:
-                backend(*batch)
-            ended = time.perf_counter()
-            least[name] = min(least.get(name, ended - started), ended - started)
-            if ended >= until:
-                break
-    return least
+    backend(*batches[0])  # the first call prepares what later ones use
+    least = float("inf")
+    until = time.perf_counter() + within
+    while True:
+        started = time.perf_counter()
+        for batch in batches:
+            backend(*batch)
+        ended = time.perf_counter()
+        least = min(least, ended - started)
+        if ended >= until:
+            return least
