@@ -1,252 +1,328 @@
-"""The gate: it follows the encoder, its cuts keep what they promise, and a job uses it or leaves it out."""
+"""The rules of a comparison: the paired bootstrap against plain counting, Holm, and what each check refuses."""
 
-import json
-import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binomtest
 
-from inference import ArtefactError, PromptClassifier
-from inference.__main__ import main
-from inference.artefact import load_artefact
-from inference.gate import PAIRS, Cut, Gate, gate_features, load_gate
-from inference.windows import PromptWindows
-from training.__main__ import main as training
-from training.gate import allowed_misses, draw_cuts
+from data.records import Record
+from inference.artefact import OperatingPoint, load_artefact
+from inference.decision import DISTILLATION, Prediction
+from training.comparison.checks import Check
+from training.comparison.gate import fpr_margin, holm, overall, shipped, supported
+from training.comparison.paired import Pair, Paired, fixed_rates, moving_rates
+from training.comparison.parts import lost_more, slices, suite
+from training.evaluation.labelled import Measured
+from training.evaluation.suite import Capability, Outcome
+from training.metrics.intervals import ClusterBootstrap, exact_interval
+from training.metrics.ranking import Ranking
 
-from .conftest import ORGANIC, POSITIVE, write_jsonl
-
-WORDS = dict(zip("abcde", "bread rivers tax violins lasers".split(), strict=True))  # noqa: SIM905
-ORGANIC_TEXTS = [ORGANIC.format(**WORDS, n=n) for n in range(40)]
-POSITIVE_TEXTS = [text.format(**WORDS, n=n) for text in POSITIVE.values() for n in range(4)]
-
-
-@pytest.fixture(scope="module")
-def model(artefact, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gate") / "model"
-    shutil.copytree(artefact, folder)
-    return folder
+LABEL = ("capability_sweep",)
+GAINS = st.lists(st.integers(-9, 9), min_size=40, max_size=200)
+RNG = np.random.default_rng
 
 
 @pytest.fixture(scope="module")
-def gated(model):
-    """An artefact with a gate whose cuts let through about the distillation prompts: fitted by hand, on few prompts."""
-    from training.gate import Followed, fit_gate
-
-    classifier = PromptClassifier.load(model)
-    texts = [*ORGANIC_TEXTS, *POSITIVE_TEXTS]
-    windows = classifier.scorer.windower(texts)
-    truth = np.array([0.02] * len(ORGANIC_TEXTS) + [0.98] * len(POSITIVE_TEXTS))
-    vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
-    weights, offset = fit_gate(Followed(windows, truth), vocabulary)
-    assay = classifier.assay
-    points = sorted(assay.operating_points)
-    gate = Gate(
-        weights, offset, {name: Cut(0.1 * i, 500, 1, 0.1) for i, name in enumerate(points)}, assay.fingerprint, {}
-    )
-    gate.save(model)
-    return model
+def assay(artefact):
+    return load_artefact(artefact)
 
 
-def score(model, source, out, *more):
-    return main(["score", str(source), "--model", str(model), "--output", str(out), *more])
+def point(threshold, fpr=0.01, n=1000):
+    """An operating point that kept exactly its rate where it was set."""
+    alarms = int(n * (fpr or 0.05))
+    thresholds = {DISTILLATION: threshold, "capability_sweep": threshold}
+    return OperatingPoint(thresholds, fpr, n, alarms, *exact_interval(alarms, n))
 
 
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def measured(scores, positive, sources=None, clusters=None):
+    n = len(scores)
+    sources = ["all"] * n if sources is None else sources
+    records = [
+        Record(LABEL if yes else (), source, text=f"prompt {i}", id=f"r{i}")
+        for i, (yes, source) in enumerate(zip(positive, sources, strict=True))
+    ]
+    predictions = [Prediction({}, float(score), [], False, False, 9, 1, False, (0, 1)) for score in scores]
+    clusters = np.arange(n) if clusters is None else clusters
+    return Measured(records, predictions, np.array(positive, float)[:, None], clusters)
 
 
-@pytest.fixture
-def source(tmp_path):
-    return write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in [*ORGANIC_TEXTS, *POSITIVE_TEXTS, None]])
+def pair_of(assay, champion, challenger, positive, points=None, sources=None):
+    """A pair of artefacts with these scores `[n]`, and an operating point `fpr-1pct` of each."""
+    points = points or (point(0.9), point(0.9))
+    assays = tuple(replace(assay, operating_points={"fpr-1pct": one}) for one in points)
+    return Pair(measured(champion, positive, sources), measured(challenger, positive, sources), assays)
 
 
-def test_a_row_of_the_gate_says_so_and_nothing_of_categories(gated, source, tmp_path, capsys):
-    assert score(gated, source, tmp_path / "out.jsonl") == 0
-    rows = rows_of(tmp_path / "out.jsonl")
-    assay = load_artefact(gated)
-    lowest = min(point.thresholds["distillation"] for point in assay.operating_points.values())
-    held = [row for row in rows if row["stage"] == "gate"]
-    assert [row["stage"] for row in rows[:40]] == ["gate"] * 40
-    assert all(row["stage"] == "encoder" for row in rows[40:-1])
-    assert rows[-1]["stage"] is None and rows[-1]["error"]
-    for row in held:
-        assert all(row[label] is None for label in assay.labels)
-        assert (row["labels"], row["flagged"], row["uncertain"], row["truncated"]) == ([], False, False, False)
-        assert (row["n_windows"], row["top_window"]) == (0, None) and row["n_tokens"] > 5
-        assert 0 <= row["distillation"] < lowest
-    summary = json.loads((tmp_path / "out.jsonl.summary.json").read_text())
-    assert summary["counts"]["gated"] == 40 and summary["options"]["gate"] == load_gate(gated, assay).fingerprint
-    assert "gated             40  decided by the gate, unread by the encoder" in capsys.readouterr().out
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    assert len({check.name for check in checks}) == len(checks)
+    return {check.name: check for check in checks}
 
 
-def test_what_passes_is_scored_as_without_a_gate(gated, source, tmp_path):
-    assert score(gated, source, tmp_path / "with.jsonl") == 0
-    assert score(gated, source, tmp_path / "without.jsonl", "--no-gate") == 0
-    for with_gate, without in zip(rows_of(tmp_path / "with.jsonl"), rows_of(tmp_path / "without.jsonl"), strict=True):
-        assert without["stage"] != "gate"
-        if with_gate["stage"] == "encoder":
-            assert with_gate["distillation"] == pytest.approx(without["distillation"], abs=1e-5)
-            assert with_gate["top_window"] == without["top_window"]
+def some_scores(n=2000, gain=0.0, seed=0, share=0.4):
+    """Scores of a champion and of a challenger that is better by `gain` standard deviations, and the truth."""
+    rng = RNG(seed)
+    positive = rng.random(n) < share
+    common = rng.normal(size=n)
+    both = []
+    for extra in (0.0, gain):
+        z = (2 + extra) * positive + 0.9 * common + 0.44 * rng.normal(size=n)
+        both.append(1 / (1 + np.exp(-2 * (z - 1.5))))
+    return (*both, positive)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_every_format_holds_rows_of_the_gate(gated, source, tmp_path, kind):
-    assert score(gated, source, tmp_path / f"out.{kind}") == 0
-    if kind == "parquet":
-        import pyarrow.parquet as pq
-
-        stages = pq.read_table(tmp_path / "out.parquet")["stage"].to_pylist()
-        assert stages.count("gate") == 40
-    else:
-        assert (tmp_path / "out.csv").read_text().count(",gate,") == 40
+# ---- the paired bootstrap ----
 
 
-def test_a_job_does_not_change_its_gate_on_the_way(gated, source, tmp_path, capsys):
-    assert score(gated, source, tmp_path / "out", "--limit", "3") == 0
-    assert score(gated, source, tmp_path / "out", "--limit", "3", "--no-gate", "--resume") == 2
-    assert "belongs to another job (gate was " in capsys.readouterr().err
+@given(GAINS, st.integers(-9, 9))
+def test_a_bound_is_over_a_limit_where_its_p_value_is_small(gains, limit):
+    draws = np.sort(np.array(gains, float))
+    one = Paired(0.0, float(np.median(draws)), draws, 10)
+    share = (1 + (draws <= limit).sum()) / (1 + len(draws))
+    if share > 1 / (1 + len(draws)):
+        assert one.p_up_to(limit) == pytest.approx(share)
+        assert (one.low > limit) == (share < 0.05)
+    assert one.p_up_to(limit) <= share
+    mirrored = Paired(0.0, -one.gain, np.sort(-draws), 10)
+    assert mirrored.p_from(-limit) == pytest.approx(one.p_up_to(limit)) and mirrored.high == -one.low
 
 
-def test_decide_refuses_a_point_at_which_the_gate_would_have_passed_on_more(gated, source, tmp_path, capsys):
-    loose, strict = sorted(load_artefact(gated).operating_points)[:2]  # the cut rises with the name
-    assert score(gated, source, tmp_path / "out.jsonl", "--operating-point", strict) == 0
-    decide = ["decide", str(tmp_path / "out.jsonl"), "--output", str(tmp_path / "anew.jsonl"), "--operating-point"]
-    assert main([*decide, loose]) == 2
-    assert f"the gate held back prompts that {loose} could flag" in capsys.readouterr().err
-    assert score(gated, source, tmp_path / "out.jsonl", "--operating-point", loose, "--overwrite") == 0
-    assert main([*decide, strict]) == 0
-    anew = rows_of(tmp_path / "anew.jsonl")
-    assert sum(row["stage"] == "gate" for row in anew) == 40 and not any(row["flagged"] for row in anew[:40])
+def test_a_tail_beyond_all_draws_is_that_of_a_normal_distribution():
+    draws = np.sort(RNG(0).normal(0.5, 0.1, 2000))
+    one = Paired(0.0, 0.5, draws, 10)
+    assert one.p_up_to(0.0) == pytest.approx(2.87e-7, rel=0.5) or one.p_up_to(0.0) == 1e-6
+    assert Paired(0.0, 0.45, draws - 0.05, 10).p_up_to(0.0) == pytest.approx(3.4e-6, rel=0.5)
+    assert Paired(0.0, 0.0, np.zeros(2000), 10).p_up_to(0.0) == 1.0  # alike in every draw: nothing is shown
 
 
-def test_in_python_a_gate_is_asked_for(gated):
-    texts = [ORGANIC_TEXTS[0], POSITIVE_TEXTS[0]]
-    assert [p.stage for p in PromptClassifier.load(gated).classify(texts)] == ["encoder", "encoder"]
-    held, read = PromptClassifier.load(gated, gate=True).classify(texts)
-    assert (held.stage, held.scores, held.top_window) == ("gate", {}, None) and read.stage == "encoder"
-    json.dumps(held.to_dict())
-
-
-def test_a_gate_of_another_artefact_is_refused(gated, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(gated, copy)
-    about = json.loads((copy / "gate" / "gate.json").read_text())
-    (copy / "gate" / "gate.json").write_text(json.dumps(about | {"artefact": "0" * 16}))
-    with pytest.raises(ArtefactError, match="follows another artefact; make it again: python -m training gate"):
-        PromptClassifier.load(copy, gate=True)
-    assert PromptClassifier.load(copy).classify(["a"])
-
-
-@pytest.mark.parametrize("damage", ["short weights", "no weights", "a cut that is no number", "schema"])
-def test_a_broken_gate_is_refused(gated, tmp_path, damage):
-    copy = tmp_path / "copy"
-    shutil.copytree(gated, copy)
-    path = copy / "gate" / "gate.json"
-    about = json.loads(path.read_text())
-    if damage == "short weights":
-        weights = copy / "gate" / "gate.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-4])
-    elif damage == "no weights":
-        (copy / "gate" / "gate.safetensors").unlink()
-    elif damage == "schema":
-        path.write_text(json.dumps(about | {"schema_version": 9}))
-    else:
-        about["cuts"][next(iter(about["cuts"]))]["score"] = "low"
-        path.write_text(json.dumps(about))
-    with pytest.raises(ArtefactError, match="gate"):
-        PromptClassifier.load(copy, gate=True)
-
-
-def test_too_few_flagged_prompts_are_refused(model, built, capsys):
-    copy = model.with_name("refused")
-    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("gate"))
-    assert training(["gate", str(copy), "--data", str(built)]) == 1
-    assert "no operating point has 299 flagged calibration prompts" in capsys.readouterr().err
-    assert not (copy / "gate").exists()
-
-
-def test_made_from_data_and_traffic_and_told_of_by_evaluate(model, built, tmp_path, capsys, monkeypatch):
-    """The tests' data is small: the promise is lowered, so that a cut can be drawn."""
-    monkeypatch.setattr("training.gate.KEPT", 0.8)
-    copy = tmp_path / "made"
-    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("gate"))
-    traffic = write_jsonl(
-        tmp_path / "traffic.jsonl", [{"text": text} for text in [*ORGANIC_TEXTS, None, ORGANIC_TEXTS[0]]]
-    )
-    assert training(["gate", str(copy), "--data", str(built), "--unlabelled", str(traffic)]) == 0
-    said = capsys.readouterr().out
-    assert "flagged by the encoder" in said and not (tmp_path / "made.gate-cache").exists()
-    gate = load_gate(copy, load_artefact(copy))
-    assert gate.cuts and gate.fitted_on["unlabelled"] == 40
-    assert training(["evaluate", str(copy), str(built), "--no-suite", "--out", str(tmp_path / "found")]) == 0
-    assert "kept of flagged" in capsys.readouterr().out
-    sections = json.loads((tmp_path / "found" / "metrics.json").read_text())
-    for name in gate.cuts:
-        section = sections[f"cascade {name}"]
-        assert section["recall_with_gate"]["value"] <= section["recall"]["value"]
-        assert 0.5 < section["kept_of_flagged"]["value"] <= 1 and 0 < section["passed_tokens"]["value"] <= 1
-    assert any(name.startswith("cascade source ") for name in sections)
-    page = (tmp_path / "found" / "report.html").read_text()
-    assert 'id="cascade"' in page and all(f'<th scope="row">{name}</th>' in page for name in gate.cuts)
-    seen = write_jsonl(
-        tmp_path / "seen.jsonl", [{"text": text, "labels": [], "source": "t"} for text in ORGANIC_TEXTS[:3]]
-    )
-    assert training(["evaluate", str(copy), str(seen), "--no-suite", "--out", str(tmp_path / "seen")]) == 2
-    assert "3 in unlabelled" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flagged", "misses"), [(0, None), (298, None), (299, 0), (472, 0), (473, 1), (627, 1), (628, 2)]
-)
-def test_as_many_misses_as_confidence_allows(flagged, misses):
-    assert allowed_misses(flagged) == misses
-
-
-@pytest.mark.parametrize("flagged", [299, 473, 628, 1000])
-def test_a_gate_that_loses_more_than_promised_is_rarely_let_through(flagged):
-    """By the binomial itself: were 99 % kept or less, so few misses would come in at most 5 of 100 samples."""
-    assert binom.cdf(allowed_misses(flagged), flagged, 0.01) <= 0.05
-    assert binom.cdf(allowed_misses(flagged) + 1, flagged, 0.01) > 0.05
-
-
-@settings(max_examples=30)
-@given(st.integers(299, 900), st.integers(0, 2**32 - 1))
-def test_a_cut_holds_back_exactly_the_misses_it_is_allowed(artefact, flagged, seed):
-    assay = load_artefact(artefact)
-    random = np.random.default_rng(seed)
-    gate, encoder = random.normal(size=2 * flagged), np.repeat([1.0, 0.0], flagged)
-    cuts = draw_cuts(assay, gate, encoder, encoder == 0)
-    assert cuts.keys() == assay.operating_points.keys()
-    for cut in cuts.values():
-        assert (gate[:flagged] < cut.score).sum() == cut.missed == allowed_misses(flagged)
-        assert cut.passed_organic == (gate[flagged:] >= cut.score).mean()
-
-
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(
     st.lists(
-        st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), min_size=1, max_size=4), min_size=1, max_size=8
-    )
+        st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3), st.integers(0, 5)), min_size=8, max_size=40
+    ),
+    st.sampled_from([0.05, 0.2, 0.5]),
 )
-def test_features_are_counts_of_tokens_and_neighbours_and_do_not_depend_on_the_company(prompts):
-    cut = [PromptWindows(windows, [(0, 0)] * len(windows), 1, False) for windows in prompts]
-    rows, columns, values = gate_features(cut, 100)
-    assert columns.max() < 100 + PAIRS
-    for i, windows in enumerate(prompts):
-        mine = rows == i
-        tokens = [token for window in windows for token in window]
-        pairs = {pair for window in windows for pair in zip(window, window[1:], strict=False)}
-        found = dict(zip(columns[mine].tolist(), values[mine], strict=True))
-        assert {column for column in found if column < 100} == set(tokens)
-        assert len([column for column in found if column >= 100]) <= len(pairs) and bool(pairs) == any(
-            c >= 100 for c in found
-        )
-        assert np.linalg.norm(values[mine]) == pytest.approx(1)
-        unscaled = np.log1p(tokens.count(tokens[0])) / found[tokens[0]]
-        assert all(found[token] * unscaled == pytest.approx(np.log1p(tokens.count(token))) for token in tokens)
-        alone = gate_features([cut[i]], 100)
-        assert (alone[1] == columns[mine]).all() and (alone[2] == values[mine]).all()
+def test_rates_in_a_draw_are_those_of_the_repeated_prompts(rows, fpr):
+    scores, positive, cluster, other = (np.array(column) for column in zip(*rows, strict=True))
+    group = other < 3
+    bootstrap = ClusterBootstrap(cluster, draws=20, seed=1)
+    among = {"recall": positive, "group": group}
+    everyone = np.ones(len(scores), bool)
+    moving = bootstrap.samples(moving_rates(scores, ~positive, fpr, among), everyone)
+    fixed = bootstrap.samples(fixed_rates(scores >= 3, among), everyone)
+    weights = np.concatenate(list(bootstrap.weights(everyone))).astype(int)
+    for draw, counts in enumerate(weights):
+        drawn = np.repeat(np.arange(len(scores)), counts)
+        organic = np.sort(scores[drawn][~positive[drawn]])[::-1]
+        allowed = int(len(organic) * fpr + 1e-9)
+        over = scores > organic[allowed] if allowed < len(organic) else np.ones(len(scores), bool)
+        for name, chosen in among.items():
+            these = drawn[chosen[drawn]]
+            if len(these):
+                assert moving[name][draw] == pytest.approx(over[these].mean())
+                assert fixed[name][draw] == pytest.approx((scores[these] >= 3).mean())
+            else:
+                assert np.isnan(moving[name][draw]) and np.isnan(fixed[name][draw])
+
+
+def test_recall_over_a_moving_threshold_is_that_of_the_ranking():
+    champion, _, positive = some_scores(600)
+    weights = np.concatenate(list(ClusterBootstrap(np.arange(600), 50).weights(np.ones(600, bool))))
+    rates = moving_rates(champion.round(2), ~positive, 0.03, {"recall": positive})
+    for counts in (None, weights):
+        expected = Ranking(champion.round(2), positive).curve(counts).recall_at_fpr(0.03)
+        np.testing.assert_allclose(rates(counts)["recall"], expected)
+
+
+def test_both_artefacts_are_measured_on_the_same_draws(assay):
+    champion, _, positive = some_scores(500)
+    pair = pair_of(assay, champion, champion, positive)
+    for check in (*overall(pair, 0.02), *shipped(pair, 0.02), *slices(pair, 0.02)[0]):
+        assert check.gain in (None, 0.0) and check.low in (None, 0.0) and check.high in (None, 0.0)
+        assert check.decided != "fail" and not (check.kind == "better somewhere" and check.decided == "pass")
+
+
+def test_pairing_makes_bounds_narrower_than_two_intervals(assay):
+    champion, challenger, positive = some_scores(gain=0.2)
+    apart = RNG(3).permutation(np.flatnonzero(positive))
+    shuffled = challenger.copy()
+    shuffled[np.flatnonzero(positive)] = challenger[apart]
+    paired, unpaired = (
+        by_name(overall(pair_of(assay, champion, other, positive), 0.02))["gain in area under ROC"]
+        for other in (challenger, shuffled)
+    )
+    assert paired.high - paired.low < 0.7 * (unpaired.high - unpaired.low)
+
+
+# ---- Holm, margins, support ----
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_step_down(values):
+    adjusted = holm(values)
+    remaining, highest = sorted(range(len(values)), key=values.__getitem__), 0.0
+    while remaining:
+        place = remaining[0]
+        highest = max(highest, min(1.0, len(remaining) * values[place]))
+        assert adjusted[place] == pytest.approx(highest)
+        remaining = remaining[1:]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.2))
+def test_holm_rejects_what_its_paper_rejects(values, level):
+    rejected, order = set(), sorted(range(len(values)), key=values.__getitem__)
+    for rank, place in enumerate(order):
+        if values[place] * (len(values) - rank) > level:
+            break
+        rejected.add(place)
+    assert {i for i, p in enumerate(holm(values)) if p <= level} == rejected
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_losing_more_tests_than_winning_is_an_exact_sign_test(tests):
+    before, after = zip(*tests, strict=True)
+    lost = sum(one and not two for one, two in tests)
+    changed = sum(one != two for one, two in tests)
+    expected = binomtest(lost, changed, 0.5, alternative="greater").pvalue if changed else 1.0
+    assert lost_more(before, after) == pytest.approx(expected)
+
+
+def test_a_rate_may_rise_by_half_of_what_it_aims_at():
+    assert fpr_margin(0.02, 0.01) == 0.005 and fpr_margin(0.02, 0.05) == 0.02 and fpr_margin(0.001, 0.01) == 0.001
+    assert fpr_margin(0.02, None) == 0.02
+    assert supported(300, 0.01) and supported(3000, 0.001) and not supported(299, 0.01)
+
+
+# ---- the checks ----
+
+
+def test_a_better_challenger_is_shown_better_and_a_worse_one_not_shown_to_be_no_worse(assay):
+    champion, challenger, positive = some_scores(4000, gain=1.0)
+    better = by_name(overall(pair_of(assay, champion, challenger, positive), 0.02))
+    worse = by_name(overall(pair_of(assay, challenger, champion, positive), 0.02))
+    for name in ("recall at 5 % false positives", "recall at 1 % false positives"):
+        assert better[name].decided == "pass" and better[name].low > -0.02 and better[name].margin == 0.02
+        assert worse[name].decided == "fail" and "chance leaves room for a loss of" in worse[name].why
+        assert better[f"gain in {name}"].decided == "pass" and worse[f"gain in {name}"].decided == "reported"
+    assert better["recall at 0.1 % false positives"].decided == "reported"  # 2,400 organic prompts
+    assert better["recall at 0.1 % false positives"].champion is not None
+    row = worse["Brier score"].to_json()
+    assert row["better"] == "lower" and row["difference"] == pytest.approx(row["challenger"] - row["champion"])
+    assert row["low"] <= row["difference"] <= row["high"] and row["difference"] > 0
+
+
+def test_probabilities_that_no_longer_hold_are_refused(assay):
+    champion, _, positive = some_scores()
+    checks = by_name(overall(pair_of(assay, champion, champion**3, positive), 0.02))
+    assert checks["recall at 1 % false positives"].decided == "pass"  # the ranking is the same
+    assert checks["expected calibration error"].decided == "fail"
+
+
+def test_one_bad_slice_is_found_among_many_and_chance_is_not(assay):
+    champion, challenger, positive = some_scores(6000, seed=5)
+    sources = np.array([f"site-{i % 10}" for i in range(6000)])
+    fine = slices(pair_of(assay, champion, challenger, positive, sources=sources), 0.02)[0]
+    assert len(fine) >= 20 and {check.decided for check in fine} == {"pass"}
+    challenger[(sources == "site-3") & positive] *= 0.5
+    checks = by_name(slices(pair_of(assay, champion, challenger, positive, sources=sources), 0.02)[0])
+    assert [name for name, check in checks.items() if check.decided == "fail"] == ["source site-3: recall"]
+    bad = checks["source site-3: recall"]
+    assert bad.adjusted_p < 0.05 and bad.p <= bad.adjusted_p and "more than chance" in bad.why
+    # False alarms that gather in one slice.
+    loud = (sources == "site-4") & ~positive & (RNG(0).random(6000) < 0.06)
+    noisy = np.where(loud, 0.97 + 0.03 * RNG(1).random(6000), champion)
+    checks = by_name(slices(pair_of(assay, champion, noisy, positive, sources=sources), 0.02)[0])
+    assert checks["source site-4: false-positive rate"].decided == "fail"
+    assert checks["source site-4: false-positive rate"].margin == 0.005
+
+
+def test_slices_that_are_too_small_are_listed(assay):
+    champion, challenger, positive = some_scores(1000)
+    sources = np.array(["small"] * 150 + ["large"] * 850)
+    pair = pair_of(assay, champion, challenger, positive, sources=sources)
+    checks, small = slices(pair, 0.02)
+    assert "source large: recall" in by_name(checks) and not any("small" in check.name for check in checks)
+    told = {"slice": "source small", "distillation": int(positive[:150].sum()), "organic": int((~positive[:150]).sum())}
+    assert told in small
+    # Many prompts of few templates tell as little.
+    few = replace(pair, champion=replace(pair.champion, clusters=np.where(sources == "large", 0, np.arange(1000))))
+    assert any(row["slice"] == "source large" for row in slices(few, 0.02)[1])
+
+
+def thresholds(scores, positive, fpr):
+    return float(np.quantile(scores[~positive], 1 - fpr))
+
+
+def test_shipped_thresholds(assay):
+    champion, challenger, positive = some_scores(6000, gain=0.3)
+    right, strict, loose = (point(thresholds(challenger, positive, fpr)) for fpr in (0.0085, 0.001, 0.04))
+    own = point(thresholds(champion, positive, 0.01))
+
+    def checks(mine, theirs=own, one=champion, two=challenger):
+        return by_name(shipped(pair_of(assay, one, two, positive, (theirs, mine)), 0.02))
+
+    kept = checks(right)
+    assert {check.decided for check in kept.values()} == {"pass"}
+    assert "kept: 0.8" in kept["fpr-1pct: promised rate"].why
+
+    flagging = checks(loose)
+    assert flagging["fpr-1pct: recall"].decided == "pass"
+    assert flagging["fpr-1pct: false-positive rate"].decided == "fail"
+    assert "the champion keeps its own" in flagging["fpr-1pct: promised rate"].why
+    assert flagging["fpr-1pct: promised rate"].decided == "fail"
+
+    blind = checks(strict)  # far under its rate: that costs recall, and is no excuse
+    assert blind["fpr-1pct: recall"].decided == "fail" and blind["fpr-1pct: promised rate"].decided == "pass"
+
+    # The champion buys its recall with alarms; the challenger that keeps its rate is not blamed for finding less.
+    excused = checks(right, point(thresholds(champion, positive, 0.06)))
+    assert (
+        excused["fpr-1pct: recall"].decided == "reported"
+        and "so are its false alarms" in excused["fpr-1pct: recall"].why
+    )
+    both = checks(loose, point(thresholds(champion, positive, 0.06)))
+    assert both["fpr-1pct: promised rate"].decided == "reported" and "both break" in both["fpr-1pct: promised rate"].why
+
+
+def test_a_point_that_aims_at_no_rate_is_judged_by_f1(assay):
+    champion, challenger, positive = some_scores(3000, gain=0.5)
+    pair = pair_of(assay, champion, challenger, positive)
+    assays = tuple(replace(one, operating_points={"balanced": point(0.5, None)}) for one in pair.assays)
+    checks = by_name(shipped(replace(pair, assays=assays), 0.02))
+    assert checks.pop("balanced: F1").decided == "pass"
+    assert {check.decided for check in checks.values()} == {"reported"}
+    lone = tuple(replace(assay, operating_points={name: point(0.5)}) for name in ("fpr-1pct", "balanced"))
+    assert shipped(replace(pair, assays=lone), 0.02) == []
+
+
+def test_too_few_organic_prompts_decide_nothing_at_a_rate(assay):
+    champion, challenger, positive = some_scores(300)
+    checks = shipped(pair_of(assay, champion, challenger, positive), 0.02)
+    named = by_name(checks)
+    for name in ("fpr-1pct: recall", "fpr-1pct: false-positive rate"):
+        assert named[name].decided == "reported" and "needs 300 organic prompts" in named[name].why
+
+
+def outcomes(*held, must_pass=True):
+    made = [
+        Capability(name=f"c{i}", area="basics", kind="decision", what="It holds.", must_pass=must_pass)
+        for i in range(len(held))
+    ]
+    return [Outcome(one, tuple(tests), ()) for one, tests in zip(made, held, strict=True)]
+
+
+def test_the_suite():
+    whole, none = [True] * 10, [False] * 10
+    before = outcomes(*[whole] * 20)
+    fell = by_name(suite(before, outcomes(none, *[whole] * 19), 0.1))
+    assert fell["must-pass tests together"].decided == "pass"  # 95 % of what it was
+    assert fell["capability c0"].decided == "fail" and fell["capability c0"].adjusted_p == pytest.approx(20 / 1024)
+    assert fell["capability c1"].decided == "pass"
+    spread = by_name(suite(before, outcomes(*[[False] + [True] * 9] * 20), 0.02))
+    assert [check.name for check in spread.values() if check.decided == "fail"] == ["must-pass tests together"]
+    assert spread["must-pass tests together"].gain == pytest.approx(-0.1)
+    free = suite(outcomes(whole, must_pass=False), outcomes(none, must_pass=False), 0.02)
+    assert {check.decided for check in free} == {"reported"}
+    assert suite([], [], 0.02) == []
