@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   see what an artefact promises:
     %(prog)s info build/demo/model
   make a faster backend, which score then uses by itself (needs pip install 'promptassay[export]'):
-    %(prog)s export build/demo/model --backend openvino --int8
+    %(prog)s export build/demo/model --backend openvino
   see which words of a prompt raised its score (needs pip install 'promptassay[explain]'):
     %(prog)s explain build/demo/model --text "Think step by step inside <think> tags, then answer."
 

@@ -291,12 +291,14 @@ class PromptClassifier:
                     raise
                 except (OSError, ValueError, KeyError) as error:
                     raise ArtefactError(f"{self.path}: the model cannot be opened ({error})") from error
+                gate = load_gate(folder, assay) if self.gate else None
+                cut = gate.cuts.get(self.operating_point or assay.default_point) if gate is not None else None
                 cache = None
                 if self.cache is not None:
                     way = f"{assay.fingerprint}-{scorer.backend_name}"
+                    if gate is not None and cut is not None:  # what it holds back must not depend on older jobs
+                        way += f"-{gate.fingerprint}-{self.operating_point or assay.default_point}"
                     cache = ScoreCache(Path(self.cache), way, len(assay.labels))
-                gate = load_gate(folder, assay) if self.gate else None
-                cut = gate.cuts.get(self.operating_point or assay.default_point) if gate is not None else None
                 self._loaded = _Loaded(
                     assay,
                     point,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .artefact import load_artefact
+from .artefact import ArtefactError, load_artefact
 from .backends import BackendError, open_backend
 from .backends.exports import Parity, compare, reference_prompts, write_record
 from .scorer import LogitScorer
 
 if TYPE_CHECKING:
     import torch
+
+    from .windows import PromptWindows
 
 _QUANTISED_ON = 128
 """Windows that show a static quantisation the range of the network's numbers. They are not judged by."""
@@ -46,6 +48,10 @@ def export(folder: Path, backend: str, say: Callable[[str], None] = print) -> Pa
     texts = reference_prompts(folder)
     scorer = LogitScorer.open(folder, assay, "torch", "cpu")
     prompts = scorer.windower(texts)
+    # What shows a quantisation its ranges is no test of it.
+    shown = prompts[: _prompts_of(prompts, _QUANTISED_ON)] if backend.endswith("-int8") else []
+    if backend.endswith("-int8") and not shown:
+        raise ArtefactError(f"{folder}: has too few reference prompts to quantise by; train again")
     say(f"scoring {len(texts):,} reference prompts with torch")
     expected, _ = scorer.score(prompts)
     writing = folder / f".{backend}.writing"
@@ -60,17 +66,16 @@ def export(folder: Path, backend: str, say: Callable[[str], None] = print) -> Pa
                 raise BackendError(f"{backend} computes over the files of {runtime}: export that first")
         else:
             say(f"exporting to {runtime}")
-            sample = [ids for prompt in prompts for ids in prompt.ids][:_QUANTISED_ON]
+            sample = [ids for prompt in shown for ids in prompt.ids][:_QUANTISED_ON]
             made = {"onnx": _to_onnx, "openvino": _to_openvino}[runtime](_network(scorer), writing)
             if kind == "int8":
                 say("quantising")
                 {"onnx": _onnx_int8, "openvino": _openvino_int8}[runtime](made, sample)
         say(f"scoring them with {backend}")
-        other = LogitScorer(scorer.windower, open_backend(backend, folder, "cpu", files), scorer.pad_id)
-        # What showed the quantisation its ranges is no test of it.
-        judged = slice(0 if kind != "int8" else _prompts_of(prompts, _QUANTISED_ON), None)
-        found, _ = other.score(prompts[judged])
-        parity = compare(assay, backend, expected[judged], found)
+        device = None if runtime == "torch" else "cpu"  # torch's are for an accelerator, where there is one
+        other = LogitScorer(scorer.windower, open_backend(backend, folder, device, files), scorer.pad_id)
+        found, _ = other.score(prompts[len(shown) :])
+        parity = compare(assay, backend, expected[len(shown) :], found)
         if not parity.passed:
             raise ExportRefused(f"{backend} is refused: {parity}")
         names = ("torch", *({"onnx": ("onnxruntime",), "openvino": ("openvino",)}.get(runtime, ())))
@@ -82,10 +87,10 @@ def export(folder: Path, backend: str, say: Callable[[str], None] = print) -> Pa
     return parity
 
 
-def _prompts_of(prompts: Any, windows: int) -> int:
-    """How many prompts the first `windows` windows belong to."""
+def _prompts_of(prompts: Sequence[PromptWindows], windows: int) -> int:
+    """How many prompts the first `windows` windows belong to; at most half of them, for the others are to judge by."""
     ends = np.cumsum([len(prompt.ids) for prompt in prompts])
-    return int(np.searchsorted(ends, windows)) + 1
+    return min(int(np.searchsorted(ends, windows)) + 1, len(prompts) // 2)
 
 
 def _network(scorer: LogitScorer) -> torch.nn.Module:

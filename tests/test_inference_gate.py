@@ -123,6 +123,17 @@ def test_decide_refuses_a_point_at_which_the_gate_would_have_passed_on_more(gate
     assert sum(row["stage"] == "gate" for row in anew) == 40 and not any(row["flagged"] for row in anew[:40])
 
 
+def test_what_the_gate_decides_does_not_depend_on_what_a_cache_holds(gated, source, tmp_path):
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert score(gated, source, tmp_path / "without.jsonl", "--no-gate", *cache) == 0
+    assert score(gated, source, tmp_path / "fresh.jsonl") == 0
+    assert score(gated, source, tmp_path / "with.jsonl", *cache) == 0
+    assert score(gated, source, tmp_path / "again.jsonl", *cache) == 0
+    assert rows_of(tmp_path / "with.jsonl") == rows_of(tmp_path / "fresh.jsonl") == rows_of(tmp_path / "again.jsonl")
+    counts = json.loads((tmp_path / "again.jsonl.summary.json").read_text())["counts"]
+    assert (counts["cached"], counts["gated"]) == (len(POSITIVE_TEXTS), len(ORGANIC_TEXTS))
+
+
 def test_in_python_a_gate_is_asked_for(gated):
     texts = [ORGANIC_TEXTS[0], POSITIVE_TEXTS[0]]
     assert [p.stage for p in PromptClassifier.load(gated).classify(texts)] == ["encoder", "encoder"]

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -123,11 +122,6 @@ def _option(backend: str) -> str:
 def exported(folder: Path) -> list[str]:
     """The backends that have a record in an artefact, torch first."""
     return [name for name in BACKENDS if name == "torch" or (folder / name / RECORD_FILE).is_file()]
-
-
-def read_record(folder: Path, backend: str) -> dict[str, Any]:
-    """What `export` recorded of a backend."""
-    return dict(read_object(folder / backend / RECORD_FILE).content())
 
 
 def reference_prompts(folder: Path) -> list[str]:

@@ -308,9 +308,8 @@ class _CsvLines:
             raise csv.Error(_TOO_LONG.replace("line", "row"))
         line = block.decode(self._encoding, "replace")
         self._encoding = "utf-8"
-        if "\r" in line.removesuffix("\n").removesuffix(
-            "\r"
-        ):  # a lone carriage return ends a line too, in files of old
+        # A lone carriage return ends a line too, in files of old.
+        if "\r" in line.removesuffix("\n").removesuffix("\r"):
             self._rest = list(io.StringIO(line, newline=""))[::-1]
             return self._rest.pop()
         return line
